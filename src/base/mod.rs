@@ -1,0 +1,13 @@
+//! The bottom layer: ids, numbers that must not be mixed, time, settings and counters.
+//!
+//! Uses nothing of ours. No clock is read here: [`Timestamp`] is handed in by whoever has one.
+
+pub mod ids;
+
+pub use ids::{
+    BrokerId, ClusterId, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, ShardId,
+    Timestamp, TopicId, TopicPartition,
+};
+
+pub mod file_slice;
+pub use file_slice::FileSlice;

@@ -1,0 +1,1 @@
+//! What one shard owns, and the shells that drive the machines below.

@@ -1,0 +1,1 @@
+//! Decides what may become metadata: pure machines, and one shell that keeps the quorum.

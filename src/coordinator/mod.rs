@@ -1,0 +1,1 @@
+//! Group and transaction coordinators: pure machines. Groups and transactions are not served yet.

@@ -1,0 +1,1 @@
+//! Bytes of the wire: frames, headers, versions, requests and responses. Pure.

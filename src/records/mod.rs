@@ -1,0 +1,1 @@
+//! Record batches as they lie on the wire and on disk. Pure.

@@ -1,0 +1,1 @@
+//! Pinned executors, the mailbox between them, the memory budget.

@@ -1,0 +1,1 @@
+//! Principals and permissions. Pure. Every listener is PLAINTEXT and everything is allowed yet.

@@ -1,0 +1,1 @@
+//! Starting and stopping the node; accepting connections and serving them.

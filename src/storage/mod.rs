@@ -1,0 +1,1 @@
+//! The log on disk, byte-compatible with Apache Kafka's.

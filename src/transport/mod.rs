@@ -1,0 +1,1 @@
+//! Sockets: frames in, buffers and file slices out.
