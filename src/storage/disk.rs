@@ -1,0 +1,173 @@
+//! The seam between the log and whatever keeps its bytes.
+//!
+//! [`Disk`] makes, lists, renames and removes files; [`LogFile`] is one open file of a log. The back
+//! ends are `PageCache` (plain files through the kernel's page cache)
+//! and `MemoryDisk` (bytes in memory, with faults and crash images).
+//! Storage awaits these and nothing else, so a small poll loop can run a whole log.
+//!
+//! What a back end must keep:
+//! 1. When a write's future is ready, its bytes are where a killed process does not take them along
+//!    (in the kernel, or on the device), and every later read sees them.
+//! 2. A write that fails or falls short says so; it is never retried here.
+//! 3. After `sync_data` the bytes, and the length needed to read them, survive a power cut. After
+//!    `sync_dir` so do the names in the directory.
+//!
+//! A direct back end fits: a write takes owned buffers and may complete later, positions are explicit,
+//! and `allocate` tells it how far the file will grow.
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::base::{FileSlice, Timestamp};
+
+/// Record bytes on their way out of a log.
+#[derive(Clone, Debug)]
+pub enum LogSlice {
+    /// A range of a file, to be sent by sendfile or splice.
+    File(FileSlice),
+    /// The bytes themselves (in-memory back end).
+    Bytes(Bytes),
+}
+
+impl LogSlice {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::File(slice) => slice.len as usize,
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// The file exists and is only read.
+    Read,
+    /// The file exists and will be written.
+    Write,
+    /// The file is made if it does not exist, and will be written. What it holds is kept.
+    Create,
+    /// As `Create`, and what it holds is dropped.
+    Truncate,
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    pub name: String,
+    pub is_dir: bool,
+    /// Bytes; 0 for a directory.
+    pub len: u64,
+    /// When the content last changed.
+    pub modified: Timestamp,
+}
+
+/// One open file. Clones are the same open file; it is closed with the last of them.
+///
+/// Closing a big file that was removed frees its blocks, which can take long: hand such a file to
+/// [`Disk::discard`].
+pub trait LogFile: Clone + std::fmt::Debug + 'static {
+    /// Bytes from the start to the end of what was written, whatever was allocated behind it.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Writes the buffers one behind the other from `position`.
+    ///
+    /// Returns the bytes written: fewer than given means that the rest did not fit (a full disk). One
+    /// call is given at most [`MAX_WRITE_BUFFERS`] buffers.
+    fn write_at(&self, position: u64, buffers: Vec<Bytes>)
+    -> impl Future<Output = io::Result<u64>>;
+
+    /// Fills `buffer` from `position`; returns fewer bytes only at the end of the file.
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>>;
+
+    /// Reserves `len` bytes of disk from `position` without changing the file's length.
+    ///
+    /// Advice: where the file system cannot, nothing happens and the answer is Ok. A full disk is an
+    /// error of its own kind and harmless here.
+    fn allocate(&self, position: u64, len: u64) -> impl Future<Output = io::Result<()>>;
+
+    /// Cuts the file to `len` bytes and gives back what was allocated behind.
+    fn truncate(&self, len: u64) -> impl Future<Output = io::Result<()>>;
+
+    /// Makes what was written survive a power cut. Never retried by the caller after an error.
+    fn sync_data(&self) -> impl Future<Output = io::Result<()>>;
+
+    /// The range as something a connection can send, without reading it. `len` bytes must have been
+    /// written at `position`, or the back end says so with an error.
+    fn slice(&self, position: u64, len: u32) -> io::Result<LogSlice>;
+}
+
+/// Most buffers in one [`LogFile::write_at`] (the kernel's limit for a vectored write).
+pub const MAX_WRITE_BUFFERS: usize = 1024;
+
+/// Where files are. Clones share everything.
+pub trait Disk: Clone + 'static {
+    type File: LogFile;
+
+    fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<Self::File>>;
+    /// The names in a directory, in order. Names that are not UTF-8 are left out.
+    fn list(&self, dir: &Path) -> impl Future<Output = io::Result<Vec<DirEntry>>>;
+    /// Makes a directory; its parent exists. One that exists already is `AlreadyExists`.
+    fn create_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
+    /// Replaces `to` if it exists.
+    fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>>;
+    fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
+    /// Removes a directory and everything in it.
+    fn remove_dir_all(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
+    fn sync_dir(&self, dir: &Path) -> impl Future<Output = io::Result<()>>;
+    /// The whole of a small file; more than `limit_bytes` is `InvalidData`.
+    fn read_file(
+        &self,
+        path: &Path,
+        limit_bytes: usize,
+    ) -> impl Future<Output = io::Result<Vec<u8>>>;
+    /// Writes a small file so that after a crash at any moment either the old or the new content is
+    /// there: a temporary file beside it, synced, renamed, the directory synced.
+    fn replace_file(&self, path: &Path, content: &[u8]) -> impl Future<Output = io::Result<()>>;
+    /// Closes files somewhere where it may take long.
+    fn discard(&self, files: Vec<Self::File>) -> impl Future<Output = ()>;
+}
+
+/// Where calls are made that may sleep in the kernel, so that a shard does not.
+///
+/// The broker gives an implementation over its auxiliary ring and its helper threads; [`Inline`] makes
+/// the call on the spot.
+pub trait Offload: Clone + 'static {
+    /// `fdatasync` of the file.
+    fn sync_data(
+        &self,
+        file: std::sync::Arc<std::fs::File>,
+    ) -> impl Future<Output = io::Result<()>>;
+
+    /// Runs a blocking job (open, rename, unlink, fallocate, a read of cold pages) and returns what it
+    /// returned.
+    fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> impl Future<Output = io::Result<T>>;
+}
+
+/// Makes every blocking call on the spot: for tests, tools and the start of the process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inline;
+
+impl Offload for Inline {
+    async fn sync_data(&self, file: std::sync::Arc<std::fs::File>) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        job()
+    }
+}
