@@ -11,3 +11,6 @@ pub use ids::{
 
 pub mod file_slice;
 pub use file_slice::FileSlice;
+
+pub mod listeners;
+pub mod settings;

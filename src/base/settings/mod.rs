@@ -1,0 +1,23 @@
+//! Settings: one table with everything Kafka 4.3 knows and everything that is ours, and what is made of it.
+//!
+//! ```text
+//! table/   SETTINGS, TOPIC_SETTINGS, GROUP_SETTINGS: name, type, default, range, what it is for, whether it is honoured
+//! load     defaults < file < environment < command line  ->  Loaded { settings, warnings, notes }
+//! node     NodeSettings: what one node runs with, typed; a new one for each change at run time
+//! log      LogSettings: what one topic runs with: its own values over the node's
+//! describe entries for DescribeConfigs, `--print-config`, the README's list
+//! ```
+//!
+//! Nothing here prints, reads a file or looks up a name: everything comes in as data and goes out as data.
+//! A new setting is a row in a table file and, if it is honoured, a field in [`NodeSettings`] or
+//! [`LogSettings`].
+
+mod error;
+mod kind;
+mod log;
+mod node;
+
+pub use error::SettingError;
+pub use kind::{Honoured, Importance, Kind, Range, Scope, Setting, Unit, UpdateMode};
+pub use log::{CleanupPolicy, CompressionType, LogSettings, TimestampType};
+pub use node::{CoreList, LogFormat, NodeSettings, Source};
