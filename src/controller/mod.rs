@@ -1,1 +1,14 @@
 //! Decides what may become metadata: pure machines, and one shell that keeps the quorum.
+//!
+//! An operation looks at the latest [`Image`](crate::metadata::Image), and returns an [`Outcome`]: the
+//! records that would make it true and the answer to whoever asked. It changes nothing itself. The
+//! shell runs operations one after the other, each on the image the last one left, has the records
+//! committed by the quorum, and hands back the answer together with the new image, for the caller to
+//! publish before it answers.
+//!
+//! Requests and responses are the wire's own types; which fields a client of which version sees is
+//! the encoder's affair. Behaviour, codes and the sense of messages are Kafka's.
+
+mod rules;
+
+pub use rules::{ConfigRefusal, ConfigRules, ControllerSettings, NewTopicIds, Outcome};
