@@ -9,6 +9,21 @@
 //! Requests and responses are the wire's own types; which fields a client of which version sees is
 //! the encoder's affair. Behaviour, codes and the sense of messages are Kafka's.
 
+mod brokers;
+mod configs;
+mod partitions;
+mod placement;
+mod refusal;
 mod rules;
+mod topic_name;
+mod topics;
 
+pub use brokers::{
+    AdoptError, BrokerStart, FoundTopic, PRODUCER_IDS_PER_BLOCK, ProducerIdBlock, RegisterError,
+    adopt_topics, allocate_producer_ids, register_broker,
+};
+pub use configs::{alter_configs, incremental_alter_configs};
+pub use partitions::{create_partitions, elect_leaders};
 pub use rules::{ConfigRefusal, ConfigRules, ControllerSettings, NewTopicIds, Outcome};
+pub use topic_name::{CLUSTER_METADATA_TOPIC, check_topic_name};
+pub use topics::{create_topics, delete_topics};

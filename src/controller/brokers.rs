@@ -1,0 +1,191 @@
+//! What a broker asks of the controller for itself: to be registered, producer ids, topics it found.
+
+use std::collections::BTreeMap;
+
+use super::Outcome;
+use super::placement::new_partition;
+use super::topic_name::check_topic_name;
+use crate::base::{BrokerId, ProducerId, TopicId};
+use crate::metadata::{BrokerRegistration, DirectoryId, Endpoint, Image, MetadataRecord};
+
+/// Producer ids in a block, as in Kafka (KIP-730).
+pub const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
+
+/// What a broker says of itself when it starts; the controller adds the epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerStart {
+    pub broker_id: BrokerId,
+    /// Of `meta.properties`.
+    pub cluster_id: String,
+    /// Listener name to what clients are told.
+    pub listeners: BTreeMap<String, Endpoint>,
+    pub rack: Option<String>,
+    pub directories: Vec<DirectoryId>,
+}
+
+/// Why a broker cannot join.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    #[error("the metadata belongs to cluster {expected}, this node to cluster {found}")]
+    ClusterId { expected: String, found: String },
+}
+
+/// Registers a broker at its start; the response is its new epoch.
+pub fn register_broker(image: &Image, start: &BrokerStart) -> Result<Outcome<i64>, RegisterError> {
+    let mut records = Vec::new();
+    match image.cluster_id() {
+        None => records.push(MetadataRecord::ClusterId {
+            cluster_id: start.cluster_id.clone(),
+        }),
+        Some(expected) if **expected != *start.cluster_id => {
+            return Err(RegisterError::ClusterId {
+                expected: expected.to_string(),
+                found: start.cluster_id.clone(),
+            });
+        }
+        Some(_) => {}
+    }
+    // In Kafka the epoch is the offset of the registration; what matters is that it grows.
+    let last = image.broker(start.broker_id).map_or(-1, |b| b.broker_epoch);
+    let broker_epoch = last.max(image.version()).saturating_add(1);
+    records.push(MetadataRecord::RegisterBroker(BrokerRegistration {
+        broker_id: start.broker_id,
+        broker_epoch,
+        listeners: start.listeners.clone(),
+        rack: start.rack.clone(),
+        directories: start.directories.clone(),
+        fenced: false,
+    }));
+    Ok(Outcome {
+        records,
+        response: broker_epoch,
+    })
+}
+
+/// Producer ids that are the asker's alone, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerIdBlock {
+    pub first: ProducerId,
+    /// How many; 0 when the ids have run out.
+    pub len: i32,
+}
+
+/// Hands out the next block of producer ids.
+pub fn allocate_producer_ids(image: &Image) -> Outcome<ProducerIdBlock> {
+    let first = image.next_producer_id();
+    match first.0.checked_add(PRODUCER_IDS_PER_BLOCK) {
+        Some(next) => Outcome {
+            records: vec![MetadataRecord::ProducerIds {
+                next_producer_id: ProducerId(next),
+            }],
+            response: ProducerIdBlock {
+                first,
+                len: PRODUCER_IDS_PER_BLOCK as i32,
+            },
+        },
+        None => Outcome {
+            records: Vec::new(),
+            response: ProducerIdBlock { first, len: 0 },
+        },
+    }
+}
+
+/// A topic whose partitions were found in the data directories, but which the metadata does not know:
+/// Apache Kafka wrote them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundTopic {
+    pub name: String,
+    pub topic_id: TopicId,
+    /// One more than the highest partition number found. Numbers without a folder get empty logs, as a
+    /// partition without a folder does in Kafka.
+    pub partitions: usize,
+}
+
+/// Why a topic that was found is not adopted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdoptError {
+    #[error("topic {name:?}: {reason}")]
+    Name { name: String, reason: String },
+    #[error("topic {name:?} has id {found} on disk and {known} in the metadata")]
+    OtherId {
+        name: String,
+        known: TopicId,
+        found: TopicId,
+    },
+    #[error("topic id {topic_id} is {found:?} on disk and {known:?} in the metadata")]
+    OtherName {
+        topic_id: TopicId,
+        known: String,
+        found: String,
+    },
+}
+
+/// Makes topics that were found on `broker`'s disks its own, with the ids they have. Topics that are
+/// known, with as many partitions, change nothing; the response lists those that contradict.
+pub fn adopt_topics(
+    image: &Image,
+    broker: BrokerId,
+    found: &[FoundTopic],
+) -> Outcome<Vec<AdoptError>> {
+    let mut records = Vec::new();
+    let mut errors = Vec::new();
+    let mut new_ids = BTreeMap::new();
+    let mut new_names: BTreeMap<&str, TopicId> = BTreeMap::new();
+    for topic in found {
+        if let Err(reason) = check_topic_name(&topic.name) {
+            errors.push(AdoptError::Name {
+                name: topic.name.clone(),
+                reason,
+            });
+            continue;
+        }
+        let known_id = image
+            .topic_id(&topic.name)
+            .or_else(|| new_names.get(topic.name.as_str()).copied());
+        if let Some(known) = known_id.filter(|known| *known != topic.topic_id) {
+            errors.push(AdoptError::OtherId {
+                name: topic.name.clone(),
+                known,
+                found: topic.topic_id,
+            });
+            continue;
+        }
+        let known_name = image
+            .topic(topic.topic_id)
+            .map(|t| &*t.name)
+            .or_else(|| new_ids.get(&topic.topic_id).copied());
+        if let Some(known) = known_name.filter(|known| **known != *topic.name) {
+            errors.push(AdoptError::OtherName {
+                topic_id: topic.topic_id,
+                known: known.to_owned(),
+                found: topic.name.clone(),
+            });
+            continue;
+        }
+        if known_id.is_none() {
+            records.push(MetadataRecord::Topic {
+                name: topic.name.clone(),
+                topic_id: topic.topic_id,
+            });
+        } else if new_names.contains_key(topic.name.as_str()) {
+            continue;
+        }
+        new_ids.insert(topic.topic_id, topic.name.as_str());
+        new_names.insert(&topic.name, topic.topic_id);
+        let has = image
+            .topic(topic.topic_id)
+            .map_or(0, |t| t.partitions.len());
+        for partition in has..topic.partitions {
+            records.push(new_partition(
+                image,
+                topic.topic_id,
+                partition,
+                vec![broker],
+            ));
+        }
+    }
+    Outcome {
+        records,
+        response: errors,
+    }
+}
