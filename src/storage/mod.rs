@@ -26,7 +26,11 @@
 //! ```
 
 pub mod disk;
+pub mod epoch_cache;
 pub mod error;
+pub mod producer_snapshot;
+pub mod producer_state;
+pub mod txn_index;
 
 pub use disk::{DirEntry, Disk, Inline, LogFile, LogSlice, Offload, OpenMode};
 pub use error::{Failure, LogError, Operation};

@@ -1,5 +1,1 @@
 //! Sockets: frames in, buffers and file slices out.
-
-pub mod outgoing;
-
-pub use outgoing::{Outgoing, Part};
