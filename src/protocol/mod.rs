@@ -1,1 +1,34 @@
 //! Bytes of the wire: frames, headers, versions, requests and responses. Pure.
+//!
+//! A frame's way in: [`frame::peek`] says which API and version it claims, [`api::lookup`] whether that
+//! is served, [`frame::parse_header`] where the body begins, and then either a decoder of our own
+//! ([`produce`], [`fetch`]) or [`response::decode_request`], which lets [`walker::walk`] check every
+//! length before the types of the `kafka-protocol` crate allocate from them. The way out:
+//! [`response::encode_response`], or the encoders of [`produce`], [`fetch`] and [`api_versions`].
+//!
+//! What holds here:
+//! 1. No byte of a peer can panic, abort, or make anything allocate more than a small multiple of the
+//!    bytes that arrived.
+//! 2. Every message is what the schemas of Kafka 4.3 say, in every version of [`api::APIS`]; where the
+//!    crate's types stop earlier, [`newer`] goes on.
+//! 3. A tagged field is never written at its default: old clients misread it.
+
+pub mod api;
+pub mod api_versions;
+pub mod errors;
+pub mod fetch;
+pub mod frame;
+pub mod fuzz;
+pub mod newer;
+pub mod produce;
+mod reader;
+pub mod response;
+#[cfg(test)]
+mod testing;
+pub mod walker;
+mod writer;
+
+pub use errors::ErrorCode;
+pub use kafka_protocol::messages;
+pub use kafka_protocol::protocol::StrBytes;
+pub use reader::{MAX_ELEMENTS, MAX_TAGS, Malformed, Reason};

@@ -1,0 +1,401 @@
+//! The layout of every served response, version by version, after the message schemas of Kafka 4.3.
+//!
+//! A field is there in every served version unless `since` or `until` narrow it (both inclusive), is
+//! null only from `nullable` on, and is a tagged field (KIP-482) if `tagged`. Names are the schemas'.
+
+use super::Kind::*;
+use super::{Layout, field as f, layout};
+use crate::protocol::api::key;
+
+#[rustfmt::skip]
+pub(in crate::protocol) static RESPONSES: &[Layout] = &[
+    layout(key::PRODUCE, &[
+        f("Responses", Array(&Struct(&[
+            f("Name", Str).until(12),
+            f("TopicId", Uuid).since(13),
+            f("PartitionResponses", Array(&Struct(&[
+                f("Index", I32),
+                f("ErrorCode", I16),
+                f("BaseOffset", I64),
+                f("LogAppendTimeMs", I64),
+                f("LogStartOffset", I64).since(5),
+                f("RecordErrors", Array(&Struct(&[
+                    f("BatchIndex", I32).since(8),
+                    f("BatchIndexErrorMessage", Str).since(8).nullable(8),
+                ]))).since(8),
+                f("ErrorMessage", Str).since(8).nullable(8),
+                f("CurrentLeader", Struct(&[
+                    f("LeaderId", I32).since(10),
+                    f("LeaderEpoch", I32).since(10),
+                ])).since(10).tagged(0),
+            ]))),
+        ]))),
+        f("ThrottleTimeMs", I32),
+        f("NodeEndpoints", Array(&Struct(&[
+            f("NodeId", I32).since(10),
+            f("Host", Str).since(10),
+            f("Port", I32).since(10),
+            f("Rack", Str).since(10).nullable(10),
+        ]))).since(10).tagged(0),
+    ]),
+    layout(key::FETCH, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16).since(7),
+        f("SessionId", I32).since(7),
+        f("Responses", Array(&Struct(&[
+            f("Topic", Str).until(12),
+            f("TopicId", Uuid).since(13),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("ErrorCode", I16),
+                f("HighWatermark", I64),
+                f("LastStableOffset", I64),
+                f("LogStartOffset", I64).since(5),
+                f("DivergingEpoch", Struct(&[
+                    f("Epoch", I32).since(12),
+                    f("EndOffset", I64).since(12),
+                ])).since(12).tagged(0),
+                f("CurrentLeader", Struct(&[
+                    f("LeaderId", I32).since(12),
+                    f("LeaderEpoch", I32).since(12),
+                ])).since(12).tagged(1),
+                f("SnapshotId", Struct(&[
+                    f("EndOffset", I64),
+                    f("Epoch", I32),
+                ])).since(12).tagged(2),
+                f("AbortedTransactions", Array(&Struct(&[
+                    f("ProducerId", I64),
+                    f("FirstOffset", I64),
+                ]))).nullable(0),
+                f("PreferredReadReplica", I32).since(11),
+                f("Records", Records).nullable(0),
+            ]))),
+        ]))),
+        f("NodeEndpoints", Array(&Struct(&[
+            f("NodeId", I32).since(16),
+            f("Host", Str).since(16),
+            f("Port", I32).since(16),
+            f("Rack", Str).since(16).nullable(16),
+        ]))).since(16).tagged(0),
+    ]),
+    layout(key::LIST_OFFSETS, &[
+        f("ThrottleTimeMs", I32).since(2),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("ErrorCode", I16),
+                f("Timestamp", I64),
+                f("Offset", I64),
+                f("LeaderEpoch", I32).since(4),
+            ]))),
+        ]))),
+    ]),
+    layout(key::METADATA, &[
+        f("ThrottleTimeMs", I32).since(3),
+        f("Brokers", Array(&Struct(&[
+            f("NodeId", I32),
+            f("Host", Str),
+            f("Port", I32),
+            f("Rack", Str).since(1).nullable(1),
+        ]))),
+        f("ClusterId", Str).since(2).nullable(2),
+        f("ControllerId", I32).since(1),
+        f("Topics", Array(&Struct(&[
+            f("ErrorCode", I16),
+            f("Name", Str).nullable(12),
+            f("TopicId", Uuid).since(10),
+            f("IsInternal", Bool).since(1),
+            f("Partitions", Array(&Struct(&[
+                f("ErrorCode", I16),
+                f("PartitionIndex", I32),
+                f("LeaderId", I32),
+                f("LeaderEpoch", I32).since(7),
+                f("ReplicaNodes", Array(&I32)),
+                f("IsrNodes", Array(&I32)),
+                f("OfflineReplicas", Array(&I32)).since(5),
+            ]))),
+            f("TopicAuthorizedOperations", I32).since(8),
+        ]))),
+        f("ClusterAuthorizedOperations", I32).since(8).until(10),
+        f("ErrorCode", I16).since(13),
+    ]),
+    layout(key::API_VERSIONS, &[
+        f("ErrorCode", I16),
+        f("ApiKeys", Array(&Struct(&[
+            f("ApiKey", I16),
+            f("MinVersion", I16),
+            f("MaxVersion", I16),
+        ]))),
+        f("ThrottleTimeMs", I32).since(1),
+        f("SupportedFeatures", Array(&Struct(&[
+            f("Name", Str).since(3),
+            f("MinVersion", I16).since(3),
+            f("MaxVersion", I16).since(3),
+        ]))).since(3).tagged(0),
+        f("FinalizedFeaturesEpoch", I64).since(3).tagged(1),
+        f("FinalizedFeatures", Array(&Struct(&[
+            f("Name", Str).since(3),
+            f("MaxVersionLevel", I16).since(3),
+            f("MinVersionLevel", I16).since(3),
+        ]))).since(3).tagged(2),
+        f("ZkMigrationReady", Bool).since(3).tagged(3),
+    ]),
+    layout(key::CREATE_TOPICS, &[
+        f("ThrottleTimeMs", I32),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str),
+            f("TopicId", Uuid).since(7),
+            f("ErrorCode", I16),
+            f("ErrorMessage", Str).nullable(0),
+            f("TopicConfigErrorCode", I16).since(5).tagged(0),
+            f("NumPartitions", I32).since(5),
+            f("ReplicationFactor", I16).since(5),
+            f("Configs", Array(&Struct(&[
+                f("Name", Str).since(5),
+                f("Value", Str).since(5).nullable(5),
+                f("ReadOnly", Bool).since(5),
+                f("ConfigSource", I8).since(5),
+                f("IsSensitive", Bool).since(5),
+            ]))).since(5).nullable(5),
+        ]))),
+    ]),
+    layout(key::DELETE_TOPICS, &[
+        f("ThrottleTimeMs", I32),
+        f("Responses", Array(&Struct(&[
+            f("Name", Str).nullable(6),
+            f("TopicId", Uuid).since(6),
+            f("ErrorCode", I16),
+            f("ErrorMessage", Str).since(5).nullable(5),
+        ]))),
+    ]),
+    layout(key::DELETE_RECORDS, &[
+        f("ThrottleTimeMs", I32),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("LowWatermark", I64),
+                f("ErrorCode", I16),
+            ]))),
+        ]))),
+    ]),
+    layout(key::INIT_PRODUCER_ID, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16),
+        f("ProducerId", I64),
+        f("ProducerEpoch", I16),
+    ]),
+    layout(key::OFFSET_FOR_LEADER_EPOCH, &[
+        f("ThrottleTimeMs", I32),
+        f("Topics", Array(&Struct(&[
+            f("Topic", Str),
+            f("Partitions", Array(&Struct(&[
+                f("ErrorCode", I16),
+                f("Partition", I32),
+                f("LeaderEpoch", I32),
+                f("EndOffset", I64),
+            ]))),
+        ]))),
+    ]),
+    layout(key::DESCRIBE_CONFIGS, &[
+        f("ThrottleTimeMs", I32),
+        f("Results", Array(&Struct(&[
+            f("ErrorCode", I16),
+            f("ErrorMessage", Str).nullable(0),
+            f("ResourceType", I8),
+            f("ResourceName", Str),
+            f("Configs", Array(&Struct(&[
+                f("Name", Str),
+                f("Value", Str).nullable(0),
+                f("ReadOnly", Bool),
+                f("ConfigSource", I8),
+                f("IsSensitive", Bool),
+                f("Synonyms", Array(&Struct(&[
+                    f("Name", Str),
+                    f("Value", Str).nullable(0),
+                    f("Source", I8),
+                ]))),
+                f("ConfigType", I8).since(3),
+                f("Documentation", Str).since(3).nullable(0),
+            ]))),
+        ]))),
+    ]),
+    layout(key::ALTER_CONFIGS, &[
+        f("ThrottleTimeMs", I32),
+        f("Responses", Array(&Struct(&[
+            f("ErrorCode", I16),
+            f("ErrorMessage", Str).nullable(0),
+            f("ResourceType", I8),
+            f("ResourceName", Str),
+        ]))),
+    ]),
+    layout(key::DESCRIBE_LOG_DIRS, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16).since(3),
+        f("Results", Array(&Struct(&[
+            f("ErrorCode", I16),
+            f("LogDir", Str),
+            f("Topics", Array(&Struct(&[
+                f("Name", Str),
+                f("Partitions", Array(&Struct(&[
+                    f("PartitionIndex", I32),
+                    f("PartitionSize", I64),
+                    f("OffsetLag", I64),
+                    f("IsFutureKey", Bool),
+                ]))),
+            ]))),
+            f("TotalBytes", I64).since(4),
+            f("UsableBytes", I64).since(4),
+            f("IsCordoned", Bool).since(5),
+        ]))),
+    ]),
+    layout(key::CREATE_PARTITIONS, &[
+        f("ThrottleTimeMs", I32),
+        f("Results", Array(&Struct(&[
+            f("Name", Str),
+            f("ErrorCode", I16),
+            f("ErrorMessage", Str).nullable(0),
+        ]))),
+    ]),
+    layout(key::ELECT_LEADERS, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16).since(1),
+        f("ReplicaElectionResults", Array(&Struct(&[
+            f("Topic", Str),
+            f("PartitionResult", Array(&Struct(&[
+                f("PartitionId", I32),
+                f("ErrorCode", I16),
+                f("ErrorMessage", Str).nullable(0),
+            ]))),
+        ]))),
+    ]),
+    layout(key::INCREMENTAL_ALTER_CONFIGS, &[
+        f("ThrottleTimeMs", I32),
+        f("Responses", Array(&Struct(&[
+            f("ErrorCode", I16),
+            f("ErrorMessage", Str).nullable(0),
+            f("ResourceType", I8),
+            f("ResourceName", Str),
+        ]))),
+    ]),
+    layout(key::LIST_PARTITION_REASSIGNMENTS, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16),
+        f("ErrorMessage", Str).nullable(0),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("Replicas", Array(&I32)),
+                f("AddingReplicas", Array(&I32)),
+                f("RemovingReplicas", Array(&I32)),
+            ]))),
+        ]))),
+    ]),
+    layout(key::DESCRIBE_QUORUM, &[
+        f("ErrorCode", I16),
+        f("ErrorMessage", Str).since(2).nullable(2),
+        f("Topics", Array(&Struct(&[
+            f("TopicName", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("ErrorCode", I16),
+                f("ErrorMessage", Str).since(2).nullable(2),
+                f("LeaderId", I32),
+                f("LeaderEpoch", I32),
+                f("HighWatermark", I64),
+                f("CurrentVoters", Array(&Struct(&[
+                    f("ReplicaId", I32),
+                    f("ReplicaDirectoryId", Uuid).since(2),
+                    f("LogEndOffset", I64),
+                    f("LastFetchTimestamp", I64).since(1),
+                    f("LastCaughtUpTimestamp", I64).since(1),
+                ]))),
+                f("Observers", Array(&Struct(&[
+                    f("ReplicaId", I32),
+                    f("ReplicaDirectoryId", Uuid).since(2),
+                    f("LogEndOffset", I64),
+                    f("LastFetchTimestamp", I64).since(1),
+                    f("LastCaughtUpTimestamp", I64).since(1),
+                ]))),
+            ]))),
+        ]))),
+        f("Nodes", Array(&Struct(&[
+            f("NodeId", I32).since(2),
+            f("Listeners", Array(&Struct(&[
+                f("Name", Str).since(2),
+                f("Host", Str).since(2),
+                f("Port", U16).since(2),
+            ]))).since(2),
+        ]))).since(2),
+    ]),
+    layout(key::DESCRIBE_CLUSTER, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16),
+        f("ErrorMessage", Str).nullable(0),
+        f("EndpointType", I8).since(1),
+        f("ClusterId", Str),
+        f("ControllerId", I32),
+        f("Brokers", Array(&Struct(&[
+            f("BrokerId", I32),
+            f("Host", Str),
+            f("Port", I32),
+            f("Rack", Str).nullable(0),
+            f("IsFenced", Bool).since(2),
+        ]))),
+        f("ClusterAuthorizedOperations", I32),
+    ]),
+    layout(key::DESCRIBE_PRODUCERS, &[
+        f("ThrottleTimeMs", I32),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("ErrorCode", I16),
+                f("ErrorMessage", Str).nullable(0),
+                f("ActiveProducers", Array(&Struct(&[
+                    f("ProducerId", I64),
+                    f("ProducerEpoch", I32),
+                    f("LastSequence", I32),
+                    f("LastTimestamp", I64),
+                    f("CoordinatorEpoch", I32),
+                    f("CurrentTxnStartOffset", I64),
+                ]))),
+            ]))),
+        ]))),
+    ]),
+    layout(key::LIST_CONFIG_RESOURCES, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16),
+        f("ConfigResources", Array(&Struct(&[
+            f("ResourceName", Str),
+            f("ResourceType", I8).since(1),
+        ]))),
+    ]),
+    layout(key::DESCRIBE_TOPIC_PARTITIONS, &[
+        f("ThrottleTimeMs", I32),
+        f("Topics", Array(&Struct(&[
+            f("ErrorCode", I16),
+            f("Name", Str).nullable(0),
+            f("TopicId", Uuid),
+            f("IsInternal", Bool),
+            f("Partitions", Array(&Struct(&[
+                f("ErrorCode", I16),
+                f("PartitionIndex", I32),
+                f("LeaderId", I32),
+                f("LeaderEpoch", I32),
+                f("ReplicaNodes", Array(&I32)),
+                f("IsrNodes", Array(&I32)),
+                f("EligibleLeaderReplicas", Array(&I32)).nullable(0),
+                f("LastKnownElr", Array(&I32)).nullable(0),
+                f("OfflineReplicas", Array(&I32)),
+            ]))),
+            f("TopicAuthorizedOperations", I32),
+        ]))),
+        f("NextCursor", Struct(&[
+            f("TopicName", Str),
+            f("PartitionIndex", I32),
+        ])).nullable(0),
+    ]),
+];
