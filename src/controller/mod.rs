@@ -13,6 +13,7 @@ mod brokers;
 mod configs;
 mod partitions;
 mod placement;
+pub mod quorum;
 mod refusal;
 mod rules;
 mod topic_name;
