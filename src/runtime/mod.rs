@@ -1,1 +1,5 @@
 //! Pinned executors, the mailbox between them, the memory budget.
+
+pub mod budget;
+mod lane;
+pub mod mailbox;

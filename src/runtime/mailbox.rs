@@ -1,0 +1,704 @@
+//! Messages between the shards and the control thread: requests, and one reply to each.
+//!
+//! Every participant is an endpoint: shards 0..n, the control thread last. Each has a lane for
+//! requests and one for replies, so that replies are never stuck behind requests.
+//!
+//! 1. [`Endpoint::post`] waits for room: at most `queued_max` requests of one sender lie unread at
+//!    one receiver, and at most `outstanding_max` requests of one sender await replies. Nothing is
+//!    dropped. Waiting is a future, so a sender that waits still serves its own lanes.
+//! 2. The request travels in an envelope of the sender's; [`Endpoint::next`] takes it out.
+//! 3. [`Endpoint::reply`] puts the reply into the same envelope and sends it home. It needs no room
+//!    and never waits. A [`Token`] that is dropped sends home an empty envelope ([`Closed`]).
+//! 4. The sender's [`Pending`] gets the reply. If it was dropped meanwhile, the envelope is free
+//!    again once it is home: nothing leaks, and no later request can get that reply.
+//!
+//! Exactly one task of each endpoint loops over [`Endpoint::next`]; it also hands out the replies,
+//! so without it nothing arrives. On a shard it belongs into the queue for latency
+//! ([`super::executor::latency_queue`]): a wake from another core waits for the preemption timer
+//! otherwise. It should spawn what may wait; should it wait itself for a reply of another endpoint,
+//! that reply still arrives. A request whose handler waits for requests of its own holds its
+//! sender's envelope: two endpoints whose `outstanding_max` such requests all wait for each other
+//! would wait for ever, so handlers of messages from other endpoints do not post and wait.
+//!
+//! Messages to oneself are allowed and go the same way. No allocation a message, besides growth.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use super::lane::{Bell, Envelope, EnvelopeRef, Lane, Letter, free};
+
+/// The other endpoint is closed, or let the request fall without a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the receiving endpoint is closed")]
+pub struct Closed;
+
+/// How much may be under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Requests of one sender that lie unread at one receiver, at most.
+    pub queued_max: u32,
+    /// Requests of one sender that await their replies, at most, over all receivers. A fetch that
+    /// waits in a purgatory counts.
+    pub outstanding_max: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            queued_max: 1024,
+            outstanding_max: 65_536,
+        }
+    }
+}
+
+/// After so many messages in a row `next` lets other tasks run.
+const BURST_MAX: u32 = 128;
+
+/// Makes the endpoints of a mailbox: seeds to be sent to the threads that bind them, in order.
+pub fn mailbox<Q: Send, A: Send>(endpoints: usize, bounds: Bounds) -> Vec<EndpointSeed<Q, A>> {
+    assert!(endpoints > 0 && endpoints < usize::from(u16::MAX));
+    assert!(bounds.queued_max > 0 && bounds.outstanding_max > 0);
+    let shared = Arc::new(Shared {
+        bounds,
+        posts: (0..endpoints).map(|_| Post::new(endpoints)).collect(),
+        envelopes: Mutex::new(Envelopes(Vec::new())),
+    });
+    (0..endpoints)
+        .map(|me| EndpointSeed {
+            shared: shared.clone(),
+            me: me as u16,
+        })
+        .collect()
+}
+
+/// An endpoint on its way to its thread.
+pub struct EndpointSeed<Q: Send, A: Send> {
+    shared: Arc<Shared<Q, A>>,
+    me: u16,
+}
+
+impl<Q: Send, A: Send> EndpointSeed<Q, A> {
+    /// Binds the endpoint to the calling thread. What was posted before waits in its lanes.
+    pub fn bind(self) -> Endpoint<Q, A> {
+        let endpoints = self.shared.posts.len();
+        Endpoint {
+            local: Rc::new(Local {
+                me: self.me,
+                burst: Cell::new(0),
+                closed: Cell::new(false),
+                state: RefCell::new(State {
+                    slots: Vec::new(),
+                    free: Vec::new(),
+                    inbox: VecDeque::new(),
+                    arrived: VecDeque::new(),
+                    sent: vec![0; endpoints],
+                    queues: (0..endpoints).map(|_| VecDeque::new()).collect(),
+                    next_ticket: 0,
+                }),
+                shared: self.shared,
+            }),
+        }
+    }
+}
+
+/// One per shard, and one of the control thread; clones are the same endpoint.
+///
+/// Closed when the last clone and the last [`Pending`] and [`Token`] are gone, or by
+/// [`Endpoint::close`].
+pub struct Endpoint<Q: Send, A: Send> {
+    local: Rc<Local<Q, A>>,
+}
+
+impl<Q: Send, A: Send> Clone for Endpoint<Q, A> {
+    fn clone(&self) -> Self {
+        Endpoint {
+            local: self.local.clone(),
+        }
+    }
+}
+
+/// A request that arrived.
+pub struct Incoming<Q: Send, A: Send> {
+    /// The endpoint that sent it.
+    pub from: usize,
+    pub request: Q,
+    /// For [`Endpoint::reply`], at any later time, once.
+    pub token: Token<Q, A>,
+}
+
+impl<Q: Send, A: Send> Endpoint<Q, A> {
+    /// This endpoint's number.
+    pub fn id(&self) -> usize {
+        usize::from(self.local.me)
+    }
+
+    /// How many endpoints the mailbox has.
+    pub fn endpoints(&self) -> usize {
+        self.local.shared.posts.len()
+    }
+
+    /// Sends `request` to endpoint `to`, in order, as soon as there is room.
+    ///
+    /// Resolves when it is on its way; the reply comes from what is returned. Dropped before, the
+    /// request was not sent. Panics if there is no endpoint `to`.
+    pub async fn post(&self, to: usize, request: Q) -> Result<Pending<Q, A>, Closed> {
+        assert!(to < self.endpoints(), "no endpoint {to}");
+        let mut posting = Posting {
+            local: &self.local,
+            to,
+            ticket: None,
+        };
+        let mut request = Some(request);
+        poll_fn(|cx| posting.poll(cx, &mut request)).await
+    }
+
+    /// [`post`](Self::post), and its reply.
+    pub async fn call(&self, to: usize, request: Q) -> Result<A, Closed> {
+        self.post(to, request).await?.await
+    }
+
+    /// The next request, in the order each sender posted. For one task, see the module.
+    ///
+    /// Resolves to `Err` only after [`close`](Self::close).
+    pub async fn next(&self) -> Result<Incoming<Q, A>, Closed> {
+        poll_fn(|cx| self.local.poll_next(&self.local, cx)).await
+    }
+
+    /// Answers a request. Never waits.
+    pub fn reply(&self, token: Token<Q, A>, reply: A) {
+        token.send_home(Some(reply));
+    }
+
+    /// Refuses requests from now on; those unread get [`Closed`], and so do our own that wait.
+    pub fn close(&self) {
+        self.local.close();
+    }
+}
+
+/// The right and the duty to answer one request. Dropped, the sender gets [`Closed`].
+pub struct Token<Q: Send, A: Send> {
+    envelope: Option<EnvelopeRef<Q, A>>,
+    local: Rc<Local<Q, A>>,
+}
+
+impl<Q: Send, A: Send> Token<Q, A> {
+    fn send_home(mut self, reply: Option<A>) {
+        if let Some(envelope) = self.envelope.take() {
+            self.local.shared.send_home(envelope, reply);
+        }
+    }
+}
+
+impl<Q: Send, A: Send> Drop for Token<Q, A> {
+    fn drop(&mut self) {
+        if let Some(envelope) = self.envelope.take() {
+            self.local.shared.send_home(envelope, None);
+        }
+    }
+}
+
+/// The reply to come. Dropped, the reply is thrown away when it arrives.
+pub struct Pending<Q: Send, A: Send> {
+    local: Rc<Local<Q, A>>,
+    slot: u32,
+    done: bool,
+}
+
+impl<Q: Send, A: Send> Future for Pending<Q, A> {
+    type Output = Result<A, Closed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(!self.done, "a reply is taken once");
+        let reply = self.local.poll_reply(self.slot, cx);
+        self.done = reply.is_ready();
+        reply
+    }
+}
+
+impl<Q: Send, A: Send> Drop for Pending<Q, A> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.local.abandon(self.slot);
+        }
+    }
+}
+
+impl<Q: Send, A: Send> fmt::Debug for Pending<Q, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("slot", &self.slot).finish()
+    }
+}
+
+/// What all threads see. One per mailbox.
+struct Shared<Q, A> {
+    bounds: Bounds,
+    posts: Vec<Post<Q, A>>,
+    /// Every envelope ever made; locked only to add one and at the end.
+    envelopes: Mutex<Envelopes<Q, A>>,
+}
+
+struct Envelopes<Q, A>(Vec<*mut Envelope<Q, A>>);
+
+// SAFETY: only an address book until `Shared` is dropped; envelopes hold letters that are Send.
+unsafe impl<Q: Send, A: Send> Send for Envelopes<Q, A> {}
+
+impl<Q, A> Drop for Envelopes<Q, A> {
+    fn drop(&mut self) {
+        for envelope in self.0.drain(..) {
+            // SAFETY: `Shared` goes with the last endpoint and the last seed, and every handle lies
+            // within an endpoint, a token (which holds an endpoint) or one of these lanes.
+            unsafe { free(envelope) };
+        }
+    }
+}
+
+/// One receiver's side.
+struct Post<Q, A> {
+    requests: Lane<Q, A>,
+    replies: Lane<Q, A>,
+    bell: Bell,
+    /// A receiver made room for requests of ours.
+    room: AtomicBool,
+    /// By sender.
+    senders: Vec<FromSender>,
+}
+
+/// Written at every message by the receiver, read by the sender: a line of its own.
+#[repr(align(128))]
+struct FromSender {
+    /// Requests taken out so far, wrapping.
+    taken: AtomicU32,
+    /// The sender waits for `taken` to move on.
+    waits: AtomicBool,
+}
+
+impl<Q, A> Post<Q, A> {
+    fn new(endpoints: usize) -> Post<Q, A> {
+        Post {
+            requests: Lane::new(),
+            replies: Lane::new(),
+            bell: Bell::new(),
+            room: AtomicBool::new(false),
+            senders: (0..endpoints)
+                .map(|_| FromSender {
+                    taken: AtomicU32::new(0),
+                    waits: AtomicBool::new(false),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl<Q: Send, A: Send> Shared<Q, A> {
+    fn send_home(&self, mut envelope: EnvelopeRef<Q, A>, reply: Option<A>) {
+        let home = &self.posts[usize::from(envelope.from())];
+        envelope.replace(Letter::Reply(reply));
+        // A closed home needs no reply; the envelope is freed with the mailbox.
+        if home.replies.push(envelope).is_ok() {
+            home.bell.ring();
+        }
+    }
+
+    fn tell_room(&self, sender: usize) {
+        self.posts[sender].room.store(true, Ordering::SeqCst);
+        self.posts[sender].bell.ring();
+    }
+}
+
+/// What only the endpoint's own thread sees.
+struct Local<Q: Send, A: Send> {
+    shared: Arc<Shared<Q, A>>,
+    me: u16,
+    burst: Cell<u32>,
+    closed: Cell<bool>,
+    state: RefCell<State<Q, A>>,
+}
+
+struct State<Q, A> {
+    slots: Vec<Slot<Q, A>>,
+    free: Vec<u32>,
+    /// Requests taken from the lane and not yet handed out.
+    inbox: VecDeque<EnvelopeRef<Q, A>>,
+    /// Scratch for replies taken from their lane.
+    arrived: VecDeque<EnvelopeRef<Q, A>>,
+    /// Requests sent, by receiver, wrapping.
+    sent: Vec<u32>,
+    /// Who waits for room, by receiver, first come first served.
+    queues: Vec<VecDeque<Waiter>>,
+    next_ticket: u64,
+}
+
+struct Waiter {
+    ticket: u64,
+    waker: Waker,
+}
+
+/// One request that may be under way; its envelope is here while it is at home.
+struct Slot<Q, A> {
+    envelope: Option<EnvelopeRef<Q, A>>,
+    state: SlotState<A>,
+}
+
+enum SlotState<A> {
+    Free,
+    Waiting(Option<Waker>),
+    /// Its `Pending` was dropped; free once the envelope is home.
+    Abandoned,
+    Ready(Result<A, Closed>),
+}
+
+struct Posting<'a, Q: Send, A: Send> {
+    local: &'a Rc<Local<Q, A>>,
+    to: usize,
+    ticket: Option<u64>,
+}
+
+impl<Q: Send, A: Send> Posting<'_, Q, A> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut Option<Q>,
+    ) -> Poll<Result<Pending<Q, A>, Closed>> {
+        let local = self.local;
+        let post = &local.shared.posts[self.to];
+        local.serve_replies();
+        if local.closed.get() || post.requests.is_closed() {
+            return Poll::Ready(Err(Closed));
+        }
+        let mut state = local.state.borrow_mut();
+        let first = match (state.queues[self.to].front(), self.ticket) {
+            (None, _) => true,
+            (Some(waiter), Some(ticket)) => waiter.ticket == ticket,
+            (Some(_), None) => false,
+        };
+        if !first || !local.has_room(&state, self.to) {
+            // Now the receiver knows that we wait; look once more, it may have missed that.
+            post.senders[local.id()].waits.store(true, Ordering::SeqCst);
+            if !first || !local.has_room(&state, self.to) {
+                self.wait(&mut state, cx.waker());
+                return Poll::Pending;
+            }
+        }
+        if self.ticket.take().is_some() {
+            state.queues[self.to].pop_front();
+        }
+        let slot = local.take_slot(&mut state);
+        let mut envelope = state.slots[slot as usize]
+            .envelope
+            .take()
+            .expect("a free slot has its envelope");
+        envelope.replace(Letter::Request(
+            request.take().expect("polled after completion"),
+        ));
+        if let Err(mut envelope) = post.requests.push(envelope) {
+            envelope.replace(Letter::Empty);
+            state.slots[slot as usize].envelope = Some(envelope);
+            state.free.push(slot);
+            return Poll::Ready(Err(Closed));
+        }
+        state.slots[slot as usize].state = SlotState::Waiting(None);
+        state.sent[self.to] = state.sent[self.to].wrapping_add(1);
+        if local.has_room(&state, self.to) {
+            state.wake_first(self.to);
+        } else if !state.queues[self.to].is_empty() {
+            post.senders[local.id()].waits.store(true, Ordering::SeqCst);
+            if local.has_room(&state, self.to) {
+                state.wake_first(self.to);
+            }
+        }
+        drop(state);
+        post.bell.ring();
+        Poll::Ready(Ok(Pending {
+            local: local.clone(),
+            slot,
+            done: false,
+        }))
+    }
+
+    fn wait(&mut self, state: &mut State<Q, A>, waker: &Waker) {
+        match self.ticket {
+            None => {
+                let ticket = state.next_ticket;
+                state.next_ticket += 1;
+                state.queues[self.to].push_back(Waiter {
+                    ticket,
+                    waker: waker.clone(),
+                });
+                self.ticket = Some(ticket);
+            }
+            Some(ticket) => {
+                let waiter = state.queues[self.to]
+                    .iter_mut()
+                    .find(|w| w.ticket == ticket)
+                    .expect("a ticket is in the queue");
+                waiter.waker.clone_from(waker);
+            }
+        }
+    }
+}
+
+impl<Q: Send, A: Send> Drop for Posting<'_, Q, A> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            let mut state = self.local.state.borrow_mut();
+            state.queues[self.to].retain(|w| w.ticket != ticket);
+            // Perhaps we were woken for room that we do not use.
+            state.wake_first(self.to);
+        }
+    }
+}
+
+impl<Q, A> State<Q, A> {
+    fn wake_first(&self, to: usize) {
+        if let Some(waiter) = self.queues[to].front() {
+            waiter.waker.wake_by_ref();
+        }
+    }
+
+    fn wake_first_of_all(&self) {
+        for to in 0..self.queues.len() {
+            self.wake_first(to);
+        }
+    }
+
+    /// The envelope of `slot` is home: keeps it, and the reply if somebody waits for it.
+    fn settle(&mut self, mut envelope: EnvelopeRef<Q, A>, wake: &mut Vec<Waker>) {
+        let index = envelope.slot();
+        let reply = match envelope.replace(Letter::Empty) {
+            Letter::Reply(reply) => reply.ok_or(Closed),
+            Letter::Empty | Letter::Request(_) => Err(Closed),
+        };
+        let slot = &mut self.slots[index as usize];
+        slot.envelope = Some(envelope);
+        match std::mem::replace(&mut slot.state, SlotState::Free) {
+            SlotState::Waiting(waker) => {
+                slot.state = SlotState::Ready(reply);
+                wake.extend(waker);
+            }
+            // The endpoint was closed meanwhile, and its own answer stands.
+            SlotState::Ready(answer) => slot.state = SlotState::Ready(answer),
+            SlotState::Abandoned => self.free_slot(index),
+            SlotState::Free => unreachable!("a free slot's envelope is at home"),
+        }
+    }
+
+    fn free_slot(&mut self, slot: u32) {
+        self.slots[slot as usize].state = SlotState::Free;
+        // Whoever waits for one of our own slots may wait for any receiver.
+        if self.free.is_empty() {
+            self.wake_first_of_all();
+        }
+        self.free.push(slot);
+    }
+}
+
+impl<Q: Send, A: Send> Local<Q, A> {
+    fn id(&self) -> usize {
+        usize::from(self.me)
+    }
+
+    fn post(&self) -> &Post<Q, A> {
+        &self.shared.posts[self.id()]
+    }
+
+    fn has_room(&self, state: &State<Q, A>, to: usize) -> bool {
+        let bounds = &self.shared.bounds;
+        let taken = self.shared.posts[to].senders[self.id()]
+            .taken
+            .load(Ordering::SeqCst);
+        let unread = state.sent[to].wrapping_sub(taken);
+        unread < bounds.queued_max
+            && (!state.free.is_empty() || state.slots.len() < bounds.outstanding_max as usize)
+    }
+
+    fn take_slot(&self, state: &mut State<Q, A>) -> u32 {
+        if let Some(slot) = state.free.pop() {
+            return slot;
+        }
+        let slot = state.slots.len() as u32;
+        let envelope = EnvelopeRef::new(self.me, slot);
+        let mut all = self.shared.envelopes.lock().expect("nothing panics in it");
+        all.0.push(envelope.as_ptr());
+        state.slots.push(Slot {
+            envelope: Some(envelope),
+            state: SlotState::Free,
+        });
+        slot
+    }
+
+    /// Hands out the replies that arrived, and room.
+    fn serve_replies(&self) {
+        let post = self.post();
+        if post.room.load(Ordering::Relaxed) && post.room.swap(false, Ordering::SeqCst) {
+            self.state.borrow().wake_first_of_all();
+        }
+        if !post.replies.has_letters() {
+            return;
+        }
+        let mut wake = Vec::new();
+        let mut state = self.state.borrow_mut();
+        let mut arrived = std::mem::take(&mut state.arrived);
+        post.replies.take_into(&mut arrived);
+        for envelope in arrived.drain(..) {
+            state.settle(envelope, &mut wake);
+        }
+        state.arrived = arrived;
+        drop(state);
+        wake.into_iter().for_each(Waker::wake);
+    }
+
+    fn poll_next(
+        &self,
+        this: &Rc<Local<Q, A>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Incoming<Q, A>, Closed>> {
+        let post = self.post();
+        if self.burst.get() >= BURST_MAX {
+            self.burst.set(0);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut armed = false;
+        loop {
+            self.serve_replies();
+            if self.closed.get() {
+                return Poll::Ready(Err(Closed));
+            }
+            let mut state = self.state.borrow_mut();
+            if state.inbox.is_empty() {
+                post.requests.take_into(&mut state.inbox);
+            }
+            if let Some(envelope) = state.inbox.pop_front() {
+                drop(state);
+                self.burst.set(self.burst.get() + 1);
+                return Poll::Ready(Ok(self.open(this, envelope)));
+            }
+            drop(state);
+            if armed {
+                self.burst.set(0);
+                return Poll::Pending;
+            }
+            post.bell.arm(cx.waker());
+            armed = true;
+        }
+    }
+
+    fn open(&self, this: &Rc<Local<Q, A>>, mut envelope: EnvelopeRef<Q, A>) -> Incoming<Q, A> {
+        let from = usize::from(envelope.from());
+        let request = match envelope.replace(Letter::Empty) {
+            Letter::Request(request) => request,
+            Letter::Empty | Letter::Reply(_) => unreachable!("only requests on this lane"),
+        };
+        let sender = &self.post().senders[from];
+        let taken = sender.taken.load(Ordering::Relaxed).wrapping_add(1);
+        sender.taken.store(taken, Ordering::SeqCst);
+        // Not at every message: a sender that waits does so behind `queued_max` of them.
+        let step = (self.shared.bounds.queued_max / 2).max(1);
+        if taken.is_multiple_of(step)
+            && sender.waits.load(Ordering::SeqCst)
+            && sender.waits.swap(false, Ordering::SeqCst)
+        {
+            self.shared.tell_room(from);
+        }
+        Incoming {
+            from,
+            request,
+            token: Token {
+                envelope: Some(envelope),
+                local: this.clone(),
+            },
+        }
+    }
+
+    fn poll_reply(&self, slot: u32, cx: &mut Context<'_>) -> Poll<Result<A, Closed>> {
+        self.serve_replies();
+        // If the task that loops over `next` is the one that waits here, nobody else arms the bell.
+        self.post().bell.arm_again();
+        self.serve_replies();
+        let mut state = self.state.borrow_mut();
+        let found = &mut state.slots[slot as usize];
+        match &mut found.state {
+            SlotState::Waiting(Some(waker)) => {
+                waker.clone_from(cx.waker());
+                Poll::Pending
+            }
+            SlotState::Waiting(none) => {
+                *none = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            SlotState::Ready(_) => {
+                let home = found.envelope.is_some();
+                let reply = std::mem::replace(&mut found.state, SlotState::Abandoned);
+                if home {
+                    state.free_slot(slot);
+                }
+                match reply {
+                    SlotState::Ready(reply) => Poll::Ready(reply),
+                    _ => unreachable!("matched above"),
+                }
+            }
+            SlotState::Free | SlotState::Abandoned => unreachable!("its Pending is here"),
+        }
+    }
+
+    fn abandon(&self, slot: u32) {
+        let mut state = self.state.borrow_mut();
+        let found = &mut state.slots[slot as usize];
+        let was = std::mem::replace(&mut found.state, SlotState::Abandoned);
+        if found.envelope.is_some() {
+            state.free_slot(slot);
+        }
+        drop(state);
+        // The reply may hold anything, even another Pending: dropped outside the borrow.
+        drop(was);
+    }
+
+    fn close(&self) {
+        if self.closed.replace(true) {
+            return;
+        }
+        let post = self.post();
+        let mut unread = VecDeque::new();
+        let mut wake = Vec::new();
+        {
+            let mut state = self.state.borrow_mut();
+            std::mem::swap(&mut unread, &mut state.inbox);
+            post.requests.close_into(&mut unread);
+            let mut arrived = VecDeque::new();
+            post.replies.close_into(&mut arrived);
+            for envelope in arrived {
+                state.settle(envelope, &mut wake);
+            }
+            for slot in &mut state.slots {
+                if let SlotState::Waiting(waker) = &mut slot.state {
+                    wake.extend(waker.take());
+                    slot.state = SlotState::Ready(Err(Closed));
+                }
+            }
+            for queue in &state.queues {
+                wake.extend(queue.iter().map(|w| w.waker.clone()));
+            }
+        }
+        for envelope in unread {
+            self.shared.send_home(envelope, None);
+        }
+        // Whoever waits for room here is to learn that there will be none.
+        for sender in 0..self.shared.posts.len() {
+            self.shared.tell_room(sender);
+        }
+        wake.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<Q: Send, A: Send> Drop for Local<Q, A> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
