@@ -1,1 +1,5 @@
 //! Sockets: frames in, buffers and file slices out.
+
+pub mod outgoing;
+
+pub use outgoing::{Outgoing, Part};
