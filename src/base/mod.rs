@@ -2,7 +2,9 @@
 //!
 //! Uses nothing of ours. No clock is read here: [`Timestamp`] is handed in by whoever has one.
 
+pub mod counters;
 pub mod ids;
+pub mod log_limit;
 
 pub use ids::{
     BrokerId, ClusterId, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, ShardId,
@@ -14,3 +16,4 @@ pub use file_slice::FileSlice;
 
 pub mod listeners;
 pub mod settings;
+pub use log_limit::LogLimit;

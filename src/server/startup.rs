@@ -1,0 +1,441 @@
+//! From settings to a node that may start: everything that can refuse is asked here, and a refusal is one
+//! line that says what is wrong and what to do.
+//!
+//! [`prepare`] asks, in this order: cores, memory, limits of the process, io_uring, then each data directory
+//! (created, locked, writable, whose it is). It opens no port and no log. What follows is the node's:
+//! 1. bind the listeners (the last that can refuse; [`StartError::bind`] makes the line);
+//! 2. [`super::data_dir::LockedDirs::begin_loading`], from where on a crash counts as one;
+//! 3. load, serve, and print the [`ReadyLine`].
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::cores::{self, CorePlan};
+use super::data_dir::{LockedDir, LockedDirs};
+use super::memory::{self, MemoryLimits, MemoryPlan};
+use super::meta_properties::{self, Identity};
+use super::probes;
+use crate::base::settings::{NodeSettings, SettingError};
+use crate::base::{BrokerId, ClusterId};
+
+/// Why the node does not start. Each prints as one line with the remedy.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Settings(#[from] SettingError),
+    /// A setting, or a limit of the process, that does not work here.
+    #[error("{name}: {why}; {remedy}")]
+    Setting {
+        name: &'static str,
+        why: String,
+        remedy: String,
+    },
+    /// The machine lacks something.
+    #[error("{what}: {error}; {remedy}")]
+    Probe {
+        what: String,
+        error: io::Error,
+        remedy: String,
+    },
+    #[error("{path} {what}: {error}; {remedy}", path = .path.display())]
+    Directory {
+        path: PathBuf,
+        what: &'static str,
+        error: io::Error,
+        remedy: &'static str,
+    },
+    #[error("{path}: the disk is full ({free} free): {error}; free some space or name another directory in log.dirs",
+        path = .path.display(), free = memory::size(*.free_bytes))]
+    DiskFull {
+        path: PathBuf,
+        free_bytes: u64,
+        error: io::Error,
+    },
+    #[error("{path} is in use by {holder}; stop that one, or give this node a directory of its own in log.dirs",
+        path = .path.display(),
+        holder = .holder.map_or("another process".into(), |pid| format!("process {pid}")))]
+    Locked {
+        path: PathBuf,
+        /// The process that wrote its number into the lock file; Apache Kafka writes none.
+        holder: Option<u32>,
+    },
+    #[error("{path} cannot be understood: {why}; repair it, or restore it from a copy of the directory", path = .path.display())]
+    MetaProperties { path: PathBuf, why: String },
+    #[error("{directory} belongs to node {owner}, and node.id={wanted} is set; set node.id={owner}, or name another directory in log.dirs",
+        directory = .directory.display())]
+    OtherNode {
+        directory: PathBuf,
+        owner: BrokerId,
+        wanted: BrokerId,
+    },
+    #[error("{first} belongs to {what} {first_id} and {second} to {what} {second_id}; name only directories of one {what} in log.dirs",
+        first = .first.display(), second = .second.display())]
+    Disagree {
+        what: &'static str,
+        first: PathBuf,
+        first_id: String,
+        second: PathBuf,
+        second_id: String,
+    },
+    #[error("{first} and {second} have the same directory.id, so one is a copy of the other; remove one of them from log.dirs",
+        first = .first.display(), second = .second.display())]
+    CopiedDirectory { first: PathBuf, second: PathBuf },
+    #[error("{first} and {second} in log.dirs are the same directory; name it once",
+        first = .first.display(), second = .second.display())]
+    SameDirectory { first: PathBuf, second: PathBuf },
+    #[error("{setting}: {address} cannot be opened: {error}; {remedy}")]
+    Bind {
+        setting: &'static str,
+        address: String,
+        error: io::Error,
+        remedy: &'static str,
+    },
+    /// What none of the above says, as a whole line with its remedy.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl StartError {
+    /// An error on a data directory, with the remedy that its kind suggests.
+    pub fn directory(path: &Path, what: &'static str, error: io::Error) -> Self {
+        use io::ErrorKind::{
+            AlreadyExists, NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+            StorageFull,
+        };
+        let remedy = match error.kind() {
+            StorageFull | QuotaExceeded => {
+                return StartError::DiskFull {
+                    path: path.into(),
+                    free_bytes: rustix::fs::statvfs(path)
+                        .map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize)),
+                    error,
+                };
+            }
+            PermissionDenied => {
+                "give the user that runs ringspun the right to write there, or name another directory in log.dirs"
+            }
+            ReadOnlyFilesystem => "mount it for writing, or name another directory in log.dirs",
+            NotADirectory | AlreadyExists => {
+                "a file is in the way: remove it, or name another directory in log.dirs"
+            }
+            _ => "name a directory in log.dirs that can be created and written",
+        };
+        StartError::Directory {
+            path: path.into(),
+            what,
+            error,
+            remedy,
+        }
+    }
+
+    /// An error of opening a port. `setting` names where the address comes from.
+    pub fn bind(setting: &'static str, address: impl fmt::Display, error: io::Error) -> Self {
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program listens there (`ss -ltnp` shows which): stop it, or choose another port"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "it is no address of this machine (`ip address` shows them)"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need CAP_NET_BIND_SERVICE: choose another port"
+            }
+            _ => "choose an address of this machine and a free port",
+        };
+        StartError::Bind {
+            setting,
+            address: address.to_string(),
+            error,
+            remedy,
+        }
+    }
+
+    /// The error as it goes to the operator: one line, whatever the texts within contain.
+    pub fn line(&self) -> String {
+        one_line(&self.to_string())
+    }
+}
+
+/// Joins lines, so that a message stays one.
+pub fn one_line(text: &str) -> String {
+    let parts: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    parts.join(" ")
+}
+
+/// A node that may start.
+#[derive(Debug)]
+pub struct Prepared {
+    pub settings: Arc<NodeSettings>,
+    pub node_id: BrokerId,
+    pub cluster_id: ClusterId,
+    /// Locked, with their ids; [`LockedDirs::begin_loading`] opens the way to the logs.
+    pub dirs: LockedDirs,
+    pub cores: CorePlan,
+    pub memory: MemoryPlan,
+    /// Files that may be open, after raising; `None` for no limit.
+    pub open_files: Option<u64>,
+    /// Bytes that may be locked in memory; `None` for no limit.
+    pub memlock_bytes: Option<u64>,
+}
+
+/// Asks everything that can refuse the start; see the module. Logs what is odd but works.
+pub fn prepare(settings: Arc<NodeSettings>) -> Result<Prepared, StartError> {
+    let cores = cores::plan(&settings.cores, settings.shards, &cores::allowed_cpus()?)?;
+    if cores.shares_cpus() {
+        tracing::warn!(
+            shards = cores.shards(),
+            "several shards share a CPU: good for tests only"
+        );
+    }
+    let memory = memory::plan(
+        settings.memory_bytes,
+        MemoryLimits::read()?,
+        cores.shards(),
+        u64::from(settings.socket_request_max_bytes),
+    )?;
+    let open_files = probes::open_files()?;
+    if let Some(files) = open_files.filter(|&files| files < probes::OPEN_FILES_ADVISED) {
+        tracing::warn!(
+            "only {files} files may be open, each connection and segment takes one; raise `ulimit -Hn` or LimitNOFILE="
+        );
+    }
+    let memlock_bytes = probes::memlock()?;
+    probes::io_uring()?;
+    let node = open_dirs(
+        &settings.log_dirs,
+        &settings.metadata_log_dir,
+        settings.node_id,
+    )?;
+    tracing::info!(
+        node = node.node_id.0,
+        cluster = &*node.cluster_id,
+        shards = cores.shards(),
+        cpus = cores::ranges(&cores.cpus),
+        memory = memory::size(memory.total_bytes),
+        shard_memory = memory::size(memory.shard_bytes),
+        open_files,
+        "starting"
+    );
+    Ok(Prepared {
+        settings,
+        node_id: node.node_id,
+        cluster_id: node.cluster_id,
+        dirs: node.dirs,
+        cores,
+        memory,
+        open_files,
+        memlock_bytes,
+    })
+}
+
+/// The data directories and what they say about the node.
+struct OpenedDirs {
+    node_id: BrokerId,
+    cluster_id: ClusterId,
+    dirs: LockedDirs,
+}
+
+fn open_dirs(
+    log_dirs: &[PathBuf],
+    metadata_log_dir: &Path,
+    node_id: Option<BrokerId>,
+) -> Result<OpenedDirs, StartError> {
+    let mut locked: Vec<LockedDir> = Vec::with_capacity(log_dirs.len() + 1);
+    for path in log_dirs {
+        // Asked before locking, or the message would be that we are in our own way.
+        if let Ok(resolved) = path.canonicalize()
+            && let Some(same) = locked.iter().find(|dir| dir.path() == resolved)
+        {
+            return Err(StartError::SameDirectory {
+                first: same.path().into(),
+                second: path.clone(),
+            });
+        }
+        locked.push(LockedDir::open(path)?);
+    }
+    let resolved = metadata_log_dir.canonicalize().ok();
+    let metadata = match locked
+        .iter()
+        .position(|dir| Some(dir.path()) == resolved.as_deref())
+    {
+        Some(place) => place,
+        None => {
+            locked.push(LockedDir::open(metadata_log_dir)?);
+            locked.len() - 1
+        }
+    };
+    for dir in &locked {
+        for warning in dir.file_system().warnings() {
+            tracing::warn!("data directory {}: {warning}", dir.path().display());
+        }
+    }
+    let found = locked
+        .iter()
+        .map(|dir| Ok((dir.path().to_path_buf(), dir.read_meta_properties()?)))
+        .collect::<Result<Vec<_>, StartError>>()?;
+    let agreed = meta_properties::agree(&found, node_id, &mut || uuid::Uuid::new_v4().as_u128())?;
+    let mut dirs = Vec::with_capacity(locked.len());
+    for (dir, place) in locked.into_iter().zip(agreed.directories) {
+        if place.write {
+            dir.write_meta_properties(&Identity {
+                cluster_id: agreed.cluster_id.clone(),
+                node_id: agreed.node_id,
+                directory_id: place.directory_id,
+            })?;
+        }
+        dirs.push((dir, place.directory_id));
+    }
+    Ok(OpenedDirs {
+        node_id: agreed.node_id,
+        cluster_id: agreed.cluster_id,
+        dirs: LockedDirs::new(dirs, log_dirs.len(), metadata),
+    })
+}
+
+/// The one line on standard output, when clients may come.
+#[derive(Clone, Debug)]
+pub struct ReadyLine {
+    pub node_id: BrokerId,
+    /// Name and bound address of each listener, with the port that was bound.
+    pub listeners: Vec<(String, String)>,
+    /// `None` when there is no HTTP server.
+    pub http: Option<String>,
+    pub shards: usize,
+    /// Since the process started.
+    pub took: Duration,
+}
+
+impl fmt::Display for ReadyLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listeners: Vec<String> = self
+            .listeners
+            .iter()
+            .map(|(name, address)| format!("{name}://{address}"))
+            .collect();
+        write!(
+            f,
+            "ringspun ready node={} listeners={} http={} shards={} ms={}",
+            self.node_id,
+            listeners.join(","),
+            self.http.as_deref().unwrap_or("off"),
+            self.shards,
+            self.took.as_millis()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ready_line_is_the_documented_one() {
+        let line = ReadyLine {
+            node_id: BrokerId(1),
+            listeners: vec![
+                ("PLAINTEXT".into(), "127.0.0.1:41234".into()),
+                ("EXTERNAL".into(), "10.0.0.1:9092".into()),
+            ],
+            http: Some("127.0.0.1:9644".into()),
+            shards: 2,
+            took: Duration::from_micros(12_900),
+        };
+        assert_eq!(
+            line.to_string(),
+            "ringspun ready node=1 listeners=PLAINTEXT://127.0.0.1:41234,EXTERNAL://10.0.0.1:9092 \
+             http=127.0.0.1:9644 shards=2 ms=12"
+        );
+    }
+
+    #[test]
+    fn ids_are_made_once_and_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = [root.path().join("a"), root.path().join("b")];
+        let first = open_dirs(&dirs, &dirs[0], None).unwrap();
+        let (cluster_id, ids) = (first.cluster_id.clone(), first.dirs.directory_ids());
+        assert_eq!(first.node_id, BrokerId(1));
+        assert_eq!(
+            first.dirs.metadata_file(),
+            dirs[0]
+                .canonicalize()
+                .unwrap()
+                .join("ringspun-metadata.redb")
+        );
+        drop(first);
+        let second = open_dirs(&dirs, &dirs[1], None).unwrap();
+        assert_eq!(
+            (second.cluster_id, second.dirs.directory_ids()),
+            (cluster_id, ids)
+        );
+    }
+
+    #[test]
+    fn metadata_may_have_a_directory_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let (data, metadata) = (root.path().join("data"), root.path().join("metadata"));
+        let opened = open_dirs(std::slice::from_ref(&data), &metadata, None).unwrap();
+        assert_eq!(opened.dirs.directory_ids().len(), 1);
+        assert!(metadata.join("meta.properties").exists());
+        assert!(
+            opened
+                .dirs
+                .metadata_file()
+                .ends_with("metadata/ringspun-metadata.redb")
+        );
+        assert_eq!(opened.dirs.begin_loading().unwrap().data().len(), 1);
+    }
+
+    #[test]
+    fn one_directory_named_twice_is_refused_as_such() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = [root.path().join("a"), root.path().join("./a")];
+        let Err(error) = open_dirs(&dirs, &dirs[0], None) else {
+            panic!("must be refused");
+        };
+        assert!(error.to_string().contains("the same directory"), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_and_a_read_only_one_have_their_own_remedies() {
+        let full = StartError::directory(
+            Path::new("/"),
+            "is not writable",
+            io::Error::from_raw_os_error(libc::ENOSPC),
+        );
+        assert!(full.line().contains("the disk is full"), "{}", full.line());
+        let read_only = StartError::directory(
+            Path::new("/x"),
+            "is not writable",
+            io::Error::from_raw_os_error(libc::EROFS),
+        );
+        assert!(
+            read_only.line().contains("mount it for writing"),
+            "{}",
+            read_only.line()
+        );
+        let port = StartError::bind(
+            "listeners",
+            "127.0.0.1:1",
+            io::Error::from_raw_os_error(libc::EADDRINUSE),
+        );
+        assert!(
+            port.line().contains("another program listens there"),
+            "{}",
+            port.line()
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_one_line() {
+        assert_eq!(StartError::Other("a\n  b\n\nc".into()).line(), "a b c");
+    }
+}
