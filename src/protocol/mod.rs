@@ -32,3 +32,15 @@ pub use errors::ErrorCode;
 pub use kafka_protocol::messages;
 pub use kafka_protocol::protocol::StrBytes;
 pub use reader::{MAX_ELEMENTS, MAX_TAGS, Malformed, Reason};
+
+use crate::base::ids::TopicId;
+
+/// A topic id as the crate's types hold it.
+pub fn topic_id(uuid: uuid::Uuid) -> TopicId {
+    TopicId(uuid.as_u128())
+}
+
+/// A topic id for the crate's types.
+pub fn uuid(id: TopicId) -> uuid::Uuid {
+    uuid::Uuid::from_u128(id.0)
+}

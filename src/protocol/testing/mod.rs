@@ -26,12 +26,28 @@ fn recode<T: Decodable + Encodable>(version: i16, bytes: &[u8]) -> anyhow::Resul
     Ok(out)
 }
 
+/// Decodes with the crate; errs if the crate refuses or leaves bytes over.
+fn decode<T: Decodable>(version: i16, bytes: &[u8]) -> anyhow::Result<()> {
+    let mut rest = Bytes::copy_from_slice(bytes);
+    T::decode(&mut rest, version)?;
+    anyhow::ensure!(rest.is_empty(), "{} bytes left", rest.len());
+    Ok(())
+}
+
 macro_rules! recoders {
     ($($key:ident: $request:ident, $response:ident;)*) => {
         /// The crate's types of an API.
         fn recoders(key: i16) -> (Recode, Recode) {
             match key {
                 $(api::key::$key => (recode::<$request> as Recode, recode::<$response> as Recode),)*
+                _ => panic!("no types for key {key}"),
+            }
+        }
+
+        /// Decodes a request of an API with the crate's type.
+        fn decode_with_crate(key: i16, version: i16, bytes: &[u8]) -> anyhow::Result<()> {
+            match key {
+                $(api::key::$key => decode::<$request>(version, bytes),)*
                 _ => panic!("no types for key {key}"),
             }
         }
