@@ -15,5 +15,6 @@ pub mod file_slice;
 pub use file_slice::FileSlice;
 
 pub mod listeners;
+pub mod properties;
 pub mod settings;
 pub use log_limit::LogLimit;

@@ -12,12 +12,30 @@
 //! A new setting is a row in a table file and, if it is honoured, a field in [`NodeSettings`] or
 //! [`LogSettings`].
 
+mod describe;
 mod error;
 mod kind;
+mod list;
+mod load;
 mod log;
 mod node;
+mod render;
+mod table;
+mod value;
 
+pub use describe::{
+    ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_cluster_default,
+    describe_group, describe_topic,
+};
 pub use error::SettingError;
 pub use kind::{Honoured, Importance, Kind, Range, Scope, Setting, Unit, UpdateMode};
-pub use log::{CleanupPolicy, CompressionType, LogSettings, TimestampType};
-pub use node::{CoreList, LogFormat, NodeSettings, Source};
+pub use list::{append_to_list, subtract_from_list};
+pub use load::{Inputs, Loaded, load};
+pub use log::{CleanupPolicy, CompressionType, LogSettings, TimestampType, validate_topic_config};
+pub use node::{CoreList, LogFormat, NodeSettings, Source, validate_dynamic};
+pub use render::{markdown, print_config};
+pub use table::{
+    GROUP_SETTINGS, SETTINGS, TOPIC_SETTINGS, broker_setting, group_setting, listener_setting,
+    nearest, topic_setting,
+};
+pub use value::Value;

@@ -1,15 +1,25 @@
 //! What one node runs with.
+//!
+//! A [`NodeSettings`] is made of layers of texts: defaults, what was given at the start, what was set at run
+//! time for the cluster, what was set at run time for this broker; a later one hides an earlier one. It keeps
+//! the layers, because DescribeConfigs shows them all.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use super::CleanupPolicy;
+use super::kind::UpdateMode;
+use super::table::{broker_setting, listener_setting};
+use super::{LogSettings, SettingError};
 use crate::base::BrokerId;
-use crate::base::listeners::Listener;
+use crate::base::listeners::{self, HostPort, Listener, ListenerTexts};
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Default,
+    /// The identity that the data directories carry.
+    MetaProperties,
     File,
     Environment,
     CommandLine,
@@ -63,14 +73,13 @@ pub struct NodeSettings {
 
     /// Largest request taken, in bytes.
     pub socket_request_max_bytes: u32,
-    /// Bytes of the kernel's buffers of a connection; -1 leaves it to the kernel.
-    pub socket_send_buffer_bytes: i32,
-    pub socket_receive_buffer_bytes: i32,
     /// Connections the kernel may hold before they are accepted.
     pub socket_listen_backlog_size: i32,
     pub max_connections: u32,
     /// For an address without an override.
     pub max_connections_per_ip: u32,
+    /// Addresses with a limit of their own; see [`NodeSettings::max_connections_of`].
+    pub max_connections_per_ip_overrides: Vec<(IpAddr, u32)>,
     /// Milliseconds after which a silent connection is closed; -1 for never.
     pub connections_max_idle_ms: i64,
     /// Partitions one request may name, where the API has such a limit (KIP-966).
@@ -91,7 +100,8 @@ pub struct NodeSettings {
     pub log_flush_start_offset_checkpoint_interval_ms: u64,
     /// Milliseconds from the start to the first of the periodic tasks above.
     pub log_initial_task_delay_ms: u64,
-    pub log_cleanup_policy: CleanupPolicy,
+    /// What a topic runs with that sets nothing itself.
+    pub log_defaults: LogSettings,
     /// Milliseconds after its last batch that a producer is remembered.
     pub producer_id_expiration_ms: u64,
     pub producer_id_expiration_check_interval_ms: u64,
@@ -102,7 +112,7 @@ pub struct NodeSettings {
     /// Budget of the whole process in bytes; 0 for a quarter of the smaller of RAM and cgroup limit.
     pub memory_bytes: u64,
     /// Address of the HTTP server; `None` for no server.
-    pub http_listener: Option<crate::base::listeners::HostPort>,
+    pub http_listener: Option<HostPort>,
     /// A level, or directives as of `RUST_LOG`.
     pub logging_level: String,
     pub logging_format: LogFormat,
@@ -110,4 +120,646 @@ pub struct NodeSettings {
     pub metrics_partitions: bool,
     /// Partitions this node may hold.
     pub max_partitions: u32,
+
+    pub(super) layers: Layers,
+}
+
+/// The texts behind the settings, by name.
+#[derive(Clone, Default)]
+pub(super) struct Layers {
+    /// Given at the start.
+    pub(super) fixed: BTreeMap<String, (String, Source)>,
+    /// Set at run time for all brokers.
+    pub(super) cluster: BTreeMap<String, String>,
+    /// Set at run time for this broker.
+    pub(super) broker: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Layers {
+    /// The names alone: among the values are secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Layers")
+            .field("fixed", &self.fixed.keys())
+            .field("cluster", &self.cluster.keys())
+            .field("broker", &self.broker.keys())
+            .finish()
+    }
+}
+
+impl Layers {
+    /// What somebody set, if anybody did.
+    pub(super) fn explicit(&self, name: &str) -> Option<(&str, Source)> {
+        if let Some(value) = self.broker.get(name) {
+            return Some((value, Source::DynamicBroker));
+        }
+        if let Some(value) = self.cluster.get(name) {
+            return Some((value, Source::DynamicCluster));
+        }
+        let (value, source) = self.fixed.get(name)?;
+        Some((value, *source))
+    }
+
+    /// What counts.
+    pub(super) fn effective(&self, name: &str) -> Option<(&str, Source)> {
+        self.explicit(name)
+            .or_else(|| Some((broker_setting(name)?.default?, Source::Default)))
+    }
+
+    /// What counted at the start: for settings that do not change while the broker runs.
+    fn at_start(&self, name: &str) -> Option<&str> {
+        match self.fixed.get(name) {
+            Some((value, _)) => Some(value.trim()),
+            None => broker_setting(name)?.default,
+        }
+    }
+}
+
+impl NodeSettings {
+    /// The defaults alone, for tests and tools.
+    pub fn defaults() -> NodeSettings {
+        match NodeSettings::assemble(Layers::default(), "localhost") {
+            Ok(settings) => settings,
+            Err(errors) => panic!("the defaults are valid: {errors:?}"),
+        }
+    }
+
+    /// Checks each text and all of them together. Gives every error there is, not only the first.
+    pub(super) fn assemble(
+        layers: Layers,
+        host_name: &str,
+    ) -> Result<NodeSettings, Vec<SettingError>> {
+        let mut errors = layers.check_each();
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let listeners = layers.resolve_listeners(host_name);
+        let log_defaults = LogSettings::of_node(&layers);
+        let cores = parse_cores(layers.at_start("ringspun.cores").unwrap_or(""));
+        let http = parse_http(layers.at_start("ringspun.http.listener").unwrap_or(""));
+        let overrides = layers.parse_ip_overrides();
+        let together = layers.check_together();
+        match (listeners, log_defaults, cores, http, overrides, together) {
+            (Ok(listeners), Ok(log_defaults), Ok(cores), Ok(http), Ok(overrides), Ok(())) => Ok(
+                NodeSettings::typed(layers, listeners, log_defaults, cores, http, overrides),
+            ),
+            (listeners, log_defaults, cores, http, overrides, together) => {
+                errors.extend(listeners.err());
+                errors.extend(log_defaults.err());
+                errors.extend(cores.err());
+                errors.extend(http.err());
+                errors.extend(overrides.err());
+                errors.extend(together.err());
+                Err(errors)
+            }
+        }
+    }
+
+    fn typed(
+        layers: Layers,
+        (listeners, inter_broker_listener_name): (Vec<Listener>, String),
+        log_defaults: LogSettings,
+        cores: CoreList,
+        http_listener: Option<HostPort>,
+        max_connections_per_ip_overrides: Vec<(IpAddr, u32)>,
+    ) -> NodeSettings {
+        let log_dirs = layers.log_dirs();
+        let metadata_log_dir = match layers.at_start("metadata.log.dir") {
+            Some(dir) => PathBuf::from(dir),
+            None => log_dirs.first().cloned().unwrap_or_default(),
+        };
+        NodeSettings {
+            node_id: layers.number("node.id").map(|id| BrokerId(id as i32)),
+            broker_rack: layers.at_start("broker.rack").map(str::to_owned),
+            listeners,
+            inter_broker_listener_name,
+            log_dirs,
+            metadata_log_dir,
+            num_partitions: layers.i32("num.partitions"),
+            default_replication_factor: layers
+                .i32("default.replication.factor")
+                .clamp(-1, i16::MAX.into()) as i16,
+            auto_create_topics_enable: layers.boolean("auto.create.topics.enable"),
+            delete_topic_enable: layers.boolean("delete.topic.enable"),
+            socket_request_max_bytes: layers.u32("socket.request.max.bytes"),
+            socket_listen_backlog_size: layers.i32("socket.listen.backlog.size"),
+            max_connections: layers.u32("max.connections"),
+            max_connections_per_ip: layers.u32("max.connections.per.ip"),
+            max_connections_per_ip_overrides,
+            connections_max_idle_ms: layers
+                .number("connections.max.idle.ms")
+                .unwrap_or(-1)
+                .max(-1),
+            max_request_partition_size_limit: layers.u32("max.request.partition.size.limit"),
+            fetch_max_bytes: layers.u32("fetch.max.bytes"),
+            max_incremental_fetch_session_cache_slots: layers
+                .u32("max.incremental.fetch.session.cache.slots"),
+            log_retention_check_interval_ms: layers.u64("log.retention.check.interval.ms"),
+            log_flush_scheduler_interval_ms: layers.u64("log.flush.scheduler.interval.ms"),
+            log_flush_offset_checkpoint_interval_ms: layers
+                .u64("log.flush.offset.checkpoint.interval.ms"),
+            log_flush_start_offset_checkpoint_interval_ms: layers
+                .u64("log.flush.start.offset.checkpoint.interval.ms"),
+            log_initial_task_delay_ms: layers.u64("log.initial.task.delay.ms"),
+            log_defaults,
+            producer_id_expiration_ms: layers.u64("producer.id.expiration.ms"),
+            producer_id_expiration_check_interval_ms: layers
+                .u64("producer.id.expiration.check.interval.ms"),
+            cores,
+            shards: layers.u32("ringspun.shards") as u16,
+            memory_bytes: layers.u64("ringspun.memory.bytes"),
+            http_listener,
+            logging_level: layers
+                .at_start("ringspun.logging.level")
+                .unwrap_or("info")
+                .to_owned(),
+            logging_format: match layers.at_start("ringspun.logging.format") {
+                Some("json") => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
+            metrics_partitions: layers.boolean("ringspun.metrics.partitions"),
+            max_partitions: layers.u32("ringspun.max.partitions"),
+            layers,
+        }
+    }
+
+    /// The text that counts for a broker setting, and where it comes from. `None`: no such setting, or no value.
+    pub fn value(&self, name: &str) -> Option<(&str, Source)> {
+        self.layers.effective(name)
+    }
+
+    /// How many connections `address` may have.
+    pub fn max_connections_of(&self, address: IpAddr) -> u32 {
+        let address = address.to_canonical();
+        self.max_connections_per_ip_overrides
+            .iter()
+            .find(|(known, _)| *known == address)
+            .map_or(self.max_connections_per_ip, |(_, limit)| *limit)
+    }
+
+    /// The same with the node id that the data directories carry, or that was chosen because none was given.
+    #[must_use]
+    pub fn with_node_id(&self, id: BrokerId) -> NodeSettings {
+        let mut settings = self.clone();
+        settings.node_id = Some(id);
+        for name in ["node.id", "broker.id"] {
+            let text = (id.to_string(), Source::MetaProperties);
+            settings.layers.fixed.entry(name.to_owned()).or_insert(text);
+        }
+        settings
+    }
+
+    /// The settings after a change at run time: `cluster` is everything set for all brokers, `broker`
+    /// everything set for this one. Earlier changes that are not in them are gone.
+    ///
+    /// Refuses what does not parse, what is out of range, and what contradicts something else. Whether a name
+    /// may be set at all is [`validate_dynamic`]'s business: names it refuses are kept here without effect.
+    pub fn with_dynamic(
+        &self,
+        cluster: &BTreeMap<String, String>,
+        broker: &BTreeMap<String, String>,
+    ) -> Result<NodeSettings, SettingError> {
+        let layers = Layers {
+            fixed: self.layers.fixed.clone(),
+            cluster: cluster.clone(),
+            broker: broker.clone(),
+        };
+        let new = NodeSettings::assemble(layers, "").map_err(|mut errors| errors.swap_remove(0))?;
+        Ok(NodeSettings {
+            // Sockets and identity stay as they were at the start.
+            listeners: self.listeners.clone(),
+            inter_broker_listener_name: self.inter_broker_listener_name.clone(),
+            node_id: self.node_id,
+            ..new
+        })
+    }
+}
+
+/// Whether these can be set at run time, for one broker or (`per_broker` false) for all, as Kafka decides it:
+/// read-only names first, then security settings without a listener, then values, then names that need a
+/// broker. Unknown names pass, as they do in Kafka (plug-ins have settings of their own).
+pub fn validate_dynamic(
+    configs: &BTreeMap<String, String>,
+    per_broker: bool,
+) -> Result<(), SettingError> {
+    let named = |refused: &dyn Fn(&str) -> bool| -> Vec<String> {
+        configs
+            .keys()
+            .filter(|name| refused(name))
+            .cloned()
+            .collect()
+    };
+    let fixed = named(&|name| {
+        broker_setting(name).is_some_and(|s| s.update_mode == UpdateMode::ReadOnly)
+            || FIXED_HERE.contains(&name)
+    });
+    if !fixed.is_empty() {
+        return Err(SettingError::NotDynamic(fixed));
+    }
+    let bare = named(&|name| NEED_LISTENER.contains(&name));
+    if !bare.is_empty() {
+        return Err(SettingError::NotWithoutListener(bare));
+    }
+    for (name, value) in configs {
+        if let Some(setting) = broker_setting(name).or_else(|| listener_setting(name)) {
+            setting.parse(value)?;
+        }
+    }
+    if !per_broker {
+        let single = named(&|name| match listener_setting(name) {
+            Some(setting) => !CLUSTER_WIDE_OF_LISTENER.contains(&setting.name),
+            None => broker_setting(name).is_some_and(|s| s.update_mode == UpdateMode::PerBroker),
+        });
+        if !single.is_empty() {
+            return Err(SettingError::NotClusterWide(single));
+        }
+    }
+    Ok(())
+}
+
+/// Kafka can open and close listeners while it runs; here they are what they were at the start.
+const FIXED_HERE: &[&str] = &["listeners", "listener.security.protocol.map"];
+
+const NEED_LISTENER: &[&str] = &[
+    "ssl.keystore.type",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "ssl.keystore.key",
+    "ssl.keystore.certificate.chain",
+    "ssl.key.password",
+    "ssl.truststore.type",
+    "ssl.truststore.location",
+    "ssl.truststore.password",
+    "ssl.truststore.certificates",
+];
+
+const CLUSTER_WIDE_OF_LISTENER: &[&str] = &[
+    "max.connections",
+    "max.connection.creation.rate",
+    "num.network.threads",
+];
+
+impl Layers {
+    fn check_each(&self) -> Vec<SettingError> {
+        let fixed = self.fixed.iter().map(|(name, (value, _))| (name, value));
+        fixed
+            .chain(&self.cluster)
+            .chain(&self.broker)
+            .filter_map(|(name, value)| {
+                let setting = broker_setting(name).or_else(|| listener_setting(name))?;
+                setting.parse(value).err()
+            })
+            .collect()
+    }
+
+    fn check_together(&self) -> Result<(), SettingError> {
+        if self.u32("max.connections.per.ip") == 0
+            && self
+                .effective("max.connections.per.ip.overrides")
+                .is_none_or(|(v, _)| v.is_empty())
+        {
+            return Err(SettingError::Conflict(
+                "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set."
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn resolve_listeners(&self, host_name: &str) -> Result<(Vec<Listener>, String), SettingError> {
+        let is_explicit = |name: &str| self.fixed.contains_key(name);
+        let text = |name| self.at_start(name).unwrap_or("");
+        listeners::resolve(&ListenerTexts {
+            process_roles: text("process.roles"),
+            listeners: text("listeners"),
+            advertised_listeners: self.at_start("advertised.listeners"),
+            listener_security_protocol_map: text("listener.security.protocol.map"),
+            map_is_explicit: is_explicit("listener.security.protocol.map"),
+            inter_broker_listener_name: self.at_start("inter.broker.listener.name"),
+            security_inter_broker_protocol: text("security.inter.broker.protocol"),
+            security_inter_broker_protocol_is_explicit: is_explicit(
+                "security.inter.broker.protocol",
+            ),
+            controller_listener_names: text("controller.listener.names"),
+            host_name,
+        })
+    }
+
+    fn log_dirs(&self) -> Vec<PathBuf> {
+        let name = match self.at_start("log.dirs") {
+            Some(_) => "log.dirs",
+            None => "log.dir",
+        };
+        let text = self.at_start(name).unwrap_or("");
+        let mut dirs: Vec<PathBuf> = Vec::new();
+        for dir in text.split(',').map(str::trim).map(PathBuf::from) {
+            if !dirs.contains(&dir) {
+                dirs.push(dir);
+            }
+        }
+        dirs
+    }
+
+    fn parse_ip_overrides(&self) -> Result<Vec<(IpAddr, u32)>, SettingError> {
+        let name = "max.connections.per.ip.overrides";
+        let text = self.effective(name).map_or("", |(text, _)| text);
+        let mut overrides = Vec::new();
+        for item in text
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+        {
+            let parsed = item.rsplit_once(':').and_then(|(host, limit)| {
+                let limit: u32 = limit.trim().parse().ok()?;
+                let addresses: Vec<IpAddr> = match host.trim() {
+                    "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+                    host => vec![
+                        host.trim_matches(['[', ']'])
+                            .parse::<IpAddr>()
+                            .ok()?
+                            .to_canonical(),
+                    ],
+                };
+                Some(addresses.into_iter().map(move |address| (address, limit)))
+            });
+            match parsed {
+                Some(parsed) => overrides.extend(parsed),
+                None => {
+                    return Err(SettingError::invalid(
+                        name,
+                        item,
+                        "an override is address:count; names other than localhost are not looked up",
+                    ));
+                }
+            }
+        }
+        Ok(overrides)
+    }
+
+    /// The number that counts for `name`, checked before; `None` without a value.
+    pub(super) fn number(&self, name: &str) -> Option<i64> {
+        let (text, _) = self.effective(name)?;
+        broker_setting(name)?
+            .parse(text)
+            .ok()
+            .map(|value| value.integer())
+    }
+
+    fn i32(&self, name: &str) -> i32 {
+        self.number(name).unwrap_or(0) as i32
+    }
+
+    pub(super) fn u32(&self, name: &str) -> u32 {
+        self.number(name).unwrap_or(0).max(0) as u32
+    }
+
+    pub(super) fn u64(&self, name: &str) -> u64 {
+        self.number(name).unwrap_or(0).max(0) as u64
+    }
+
+    pub(super) fn boolean(&self, name: &str) -> bool {
+        self.effective(name)
+            .is_some_and(|(text, _)| text.trim().eq_ignore_ascii_case("true"))
+    }
+}
+
+fn parse_cores(text: &str) -> Result<CoreList, SettingError> {
+    let refuse = |why: &str| Err(SettingError::invalid("ringspun.cores", text, why));
+    let form = "a count (2) or a list (0,2-3; one CPU alone is 5,) of CPUs below 1024";
+    let cpu = |text: &str| text.trim().parse::<u16>().ok().filter(|&cpu| cpu < 1024);
+    if text.is_empty() {
+        return Ok(CoreList::All);
+    }
+    if !text.contains([',', '-']) {
+        return match cpu(text) {
+            Some(count) if count > 0 => Ok(CoreList::Count(count)),
+            _ => refuse(form),
+        };
+    }
+    let mut cores = Vec::new();
+    for item in text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+    {
+        let (first, last) = item.split_once('-').unwrap_or((item, item));
+        match (cpu(first), cpu(last)) {
+            (Some(first), Some(last)) if first <= last => cores.extend(first..=last),
+            _ => return refuse(form),
+        }
+    }
+    cores.sort_unstable();
+    let named = cores.len();
+    cores.dedup();
+    if named != cores.len() {
+        return refuse("a CPU comes twice");
+    }
+    if cores.is_empty() {
+        return refuse(form);
+    }
+    Ok(CoreList::These(cores))
+}
+
+fn parse_http(text: &str) -> Result<Option<HostPort>, SettingError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match HostPort::parse(text) {
+        Some(address) => Ok(Some(address)),
+        None => Err(SettingError::invalid(
+            "ringspun.http.listener",
+            text,
+            "host:port, [ipv6]:port, :port for every interface, or empty for no server",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(pairs: &[(&str, &str)]) -> Result<NodeSettings, Vec<SettingError>> {
+        let mut layers = Layers::default();
+        for (name, value) in pairs {
+            let text = ((*value).to_owned(), Source::File);
+            layers.fixed.insert((*name).to_owned(), text);
+        }
+        NodeSettings::assemble(layers, "machine")
+    }
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn the_defaults_are_safe_without_configuration() {
+        let settings = NodeSettings::defaults();
+        assert_eq!(settings.node_id, None);
+        assert_eq!(settings.listeners.len(), 1);
+        assert_eq!(settings.listeners[0].bind.to_string(), "127.0.0.1:9092");
+        assert_eq!(settings.log_dirs, [PathBuf::from("./ringspun-data")]);
+        assert_eq!(settings.metadata_log_dir, PathBuf::from("./ringspun-data"));
+        assert_eq!(
+            settings.http_listener.as_ref().unwrap().to_string(),
+            "127.0.0.1:9644"
+        );
+        assert_eq!(
+            settings.value("offsets.topic.replication.factor"),
+            Some(("1", Source::Default))
+        );
+        assert_eq!(settings.cores, CoreList::All);
+        assert_eq!(settings.socket_request_max_bytes, 104_857_600);
+        assert_eq!(settings.max_connections, 2_147_483_647);
+        assert_eq!(settings.connections_max_idle_ms, 600_000);
+    }
+
+    #[test]
+    fn data_directories_are_log_dirs_before_log_dir() {
+        let dirs = |pairs: &[_]| given(pairs).unwrap().log_dirs;
+        assert_eq!(dirs(&[("log.dir", "/a")]), [PathBuf::from("/a")]);
+        assert_eq!(
+            dirs(&[("log.dir", "/a"), ("log.dirs", "/b, /c,/b")]),
+            [PathBuf::from("/b"), PathBuf::from("/c")]
+        );
+        let settings = given(&[("log.dirs", "/b"), ("metadata.log.dir", "/m")]).unwrap();
+        assert_eq!(settings.metadata_log_dir, PathBuf::from("/m"));
+        assert!(given(&[("log.dirs", "/a,,/b")]).is_err());
+    }
+
+    #[test]
+    fn cores_are_a_count_or_a_list() {
+        assert_eq!(parse_cores("2").unwrap(), CoreList::Count(2));
+        assert_eq!(
+            parse_cores("0,2-3").unwrap(),
+            CoreList::These(vec![0, 2, 3])
+        );
+        assert_eq!(parse_cores("5,").unwrap(), CoreList::These(vec![5]));
+        assert_eq!(parse_cores("0-1").unwrap(), CoreList::These(vec![0, 1]));
+        for bad in ["0", "x", "3-1", "1,1", "-1", "0-", ",", "70000", "0-65535"] {
+            parse_cores(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_http_server_can_be_moved_and_switched_off() {
+        assert_eq!(
+            given(&[("ringspun.http.listener", "")])
+                .unwrap()
+                .http_listener,
+            None
+        );
+        let any = given(&[("ringspun.http.listener", ":0")])
+            .unwrap()
+            .http_listener
+            .unwrap();
+        assert_eq!((any.host.as_str(), any.port), ("", 0));
+        assert!(given(&[("ringspun.http.listener", "9644")]).is_err());
+    }
+
+    #[test]
+    fn every_error_is_told_at_once() {
+        let errors = given(&[("num.partitions", "0"), ("log.segment.bytes", "x")]).unwrap_err();
+        assert_eq!(errors.len(), 2);
+    }
+
+    #[test]
+    fn an_address_can_have_a_limit_of_its_own() {
+        let settings = given(&[
+            ("max.connections.per.ip", "10"),
+            (
+                "max.connections.per.ip.overrides",
+                "10.0.0.1:2, ::1:3,localhost:4",
+            ),
+        ])
+        .unwrap();
+        let limit = |ip: &str| settings.max_connections_of(ip.parse().unwrap());
+        assert_eq!(limit("10.0.0.1"), 2);
+        assert_eq!(limit("::ffff:10.0.0.1"), 2);
+        assert_eq!(limit("::1"), 3);
+        assert_eq!(limit("127.0.0.1"), 4);
+        assert_eq!(limit("10.0.0.2"), 10);
+        assert!(given(&[("max.connections.per.ip.overrides", "host:1")]).is_err());
+        assert!(given(&[("max.connections.per.ip", "0")]).is_err());
+    }
+
+    #[test]
+    fn a_node_id_from_the_disk_is_the_nodes_own() {
+        let settings = NodeSettings::defaults().with_node_id(BrokerId(7));
+        assert_eq!(settings.node_id, Some(BrokerId(7)));
+        assert_eq!(
+            settings.value("broker.id"),
+            Some(("7", Source::MetaProperties))
+        );
+    }
+
+    #[test]
+    fn the_brokers_own_run_time_value_hides_the_clusters_and_that_the_files() {
+        let settings = given(&[("log.segment.bytes", "2000000")]).unwrap();
+        let cluster = map(&[("log.segment.bytes", "3000000"), ("max.connections", "9")]);
+        let broker = map(&[("log.segment.bytes", "4000000")]);
+        let all = settings.with_dynamic(&cluster, &broker).unwrap();
+        assert_eq!(all.log_defaults.segment_bytes, 4_000_000);
+        assert_eq!(all.max_connections, 9);
+        assert_eq!(
+            all.value("log.segment.bytes"),
+            Some(("4000000", Source::DynamicBroker))
+        );
+        let fewer = all.with_dynamic(&cluster, &BTreeMap::new()).unwrap();
+        assert_eq!(fewer.log_defaults.segment_bytes, 3_000_000);
+        let none = fewer
+            .with_dynamic(&BTreeMap::new(), &BTreeMap::new())
+            .unwrap();
+        assert_eq!(none.log_defaults.segment_bytes, 2_000_000);
+        assert_eq!(none.listeners, settings.listeners);
+    }
+
+    #[test]
+    fn a_run_time_value_that_contradicts_another_is_refused() {
+        let lag = map(&[
+            ("log.cleaner.min.compaction.lag.ms", "10"),
+            ("log.cleaner.max.compaction.lag.ms", "5"),
+        ]);
+        NodeSettings::defaults()
+            .with_dynamic(&lag, &BTreeMap::new())
+            .unwrap_err();
+    }
+
+    #[test]
+    fn read_only_settings_are_refused_at_run_time_in_kafkas_words() {
+        let refused = |pairs: &[_], per_broker| {
+            validate_dynamic(&map(pairs), per_broker)
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(
+            refused(&[("broker.id", "1"), ("num.partitions", "x")], true),
+            "Cannot update these configs dynamically: [broker.id, num.partitions]"
+        );
+        assert_eq!(
+            refused(&[("ssl.keystore.type", "JKS")], true),
+            "These security configs can be dynamically updated only per-listener using the listener prefix: [ssl.keystore.type]"
+        );
+        assert_eq!(
+            refused(&[("log.segment.bytes", "3")], false),
+            "Invalid value 3 for configuration log.segment.bytes: Value must be at least 1048576"
+        );
+        assert_eq!(
+            refused(&[("listener.name.a.ssl.keystore.type", "JKS")], false),
+            "Cannot update these configs at default cluster level, broker id must be specified: [listener.name.a.ssl.keystore.type]"
+        );
+        assert_eq!(
+            refused(&[("listener.name.a.max.connections", "x")], true),
+            "Invalid value x for configuration max.connections: Not a number of type INT"
+        );
+        for (name, value, per_broker) in [
+            ("log.retention.ms", "5", false),
+            ("listener.name.a.max.connections", "5", false),
+            ("listener.name.a.ssl.keystore.type", "JKS", true),
+            ("foo.bar", "anything", false),
+        ] {
+            validate_dynamic(&map(&[(name, value)]), per_broker).unwrap();
+        }
+    }
 }

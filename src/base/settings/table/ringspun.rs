@@ -1,0 +1,24 @@
+//! Settings that Kafka does not have.
+
+use super::row::{boolean, int, long, string};
+use crate::base::settings::Setting;
+
+#[rustfmt::skip]
+pub(super) const ROWS: &[Setting] = &[
+    string("ringspun.cores").default("").high()
+        .doc("CPUs to run shards on: how many (2), or which (0,2-3; one alone is 5,); empty for every CPU this process may run on."),
+    int("ringspun.shards").default("0").between(0, 1024).low()
+        .doc("Shards to run; 0 for one a core. More than the cores is for tests."),
+    long("ringspun.memory.bytes").default("0").at_least(0).bytes().high()
+        .doc("Memory budget of the whole process; 0 for a quarter of the smaller of RAM and cgroup limit."),
+    string("ringspun.http.listener").default("127.0.0.1:9644").high()
+        .doc("Address of health checks and metrics, host:port; empty for none."),
+    string("ringspun.logging.level").default("info").non_empty()
+        .doc("What is logged: error, warn, info, debug or trace, also by module (info,ringspun::storage=debug)."),
+    string("ringspun.logging.format").default("text").one_of(&["text", "json"])
+        .doc("How log lines look."),
+    boolean("ringspun.metrics.partitions").default("false")
+        .doc("Whether /metrics has series for each partition."),
+    int("ringspun.max.partitions").default("100000").at_least(1).high()
+        .doc("Partitions this node may hold; topics beyond it are refused."),
+];

@@ -1,0 +1,34 @@
+//! Transactions.
+
+use super::row::{boolean, int, short};
+use crate::base::settings::Setting;
+
+#[rustfmt::skip]
+pub(super) const ROWS: &[Setting] = &[
+    int("transaction.state.log.min.isr").default("2").at_least(1).high().not_yet()
+        .doc("In-sync replicas that writes to the topic of transaction state ask for."),
+    int("transaction.state.log.load.buffer.size").default("5242880").at_least(1).bytes().high().not_yet()
+        .doc("Bytes read at once when transaction state is loaded."),
+    short("transaction.state.log.replication.factor").default("1").instead_of("3").at_least(1).high().not_yet()
+        .doc("Replicas of the topic of transaction state; here 3, or the number of nodes if that is less."),
+    int("transaction.state.log.num.partitions").default("50").at_least(1).high().not_yet()
+        .doc("Partitions of the topic of transaction state."),
+    int("transaction.state.log.segment.bytes").default("104857600").at_least(1).bytes().high().not_yet()
+        .doc("Segment size of the topic of transaction state."),
+    boolean("transaction.partition.verification.enable").default("true").low().cluster_wide().not_yet()
+        .doc("Whether a partition checks that a transaction really includes it before it appends."),
+    int("transactional.id.expiration.ms").default("604800000").at_least(1).ms().high().not_yet()
+        .doc("How long an unused transactional id is remembered."),
+    int("transaction.max.timeout.ms").default("900000").at_least(1).ms().high().not_yet()
+        .doc("Longest timeout a transaction may ask for."),
+    int("transaction.abort.timed.out.transaction.cleanup.interval.ms").default("10000").at_least(1).ms().low().not_yet()
+        .doc("Time between two looks for transactions that timed out."),
+    int("transaction.remove.expired.transaction.cleanup.interval.ms").default("3600000").at_least(1).ms().low().not_yet()
+        .doc("Time between two looks for transactional ids that expired."),
+    boolean("transaction.two.phase.commit.enable").default("false").low().not_yet()
+        .doc("Whether transactions may take part in a two-phase commit led from outside."),
+    int("add.partitions.to.txn.retry.backoff.max.ms").default("100").at_least(0).ms().high().not_yet()
+        .doc("Longest pause before a partition is added to a transaction once more."),
+    int("add.partitions.to.txn.retry.backoff.ms").default("20").at_least(1).ms().high().not_yet()
+        .doc("First pause before a partition is added to a transaction once more."),
+];
