@@ -9,28 +9,44 @@
 //! All methods take `&self`; a shard shares a log as `Rc<Log<D>>`.
 //!
 //! ```text
-//! Log::open(disk, dir, Arc<LogConfig>, OpenOptions { clean, recovery_point, log_start_offset, now, .. })
-//!         .await -> Result<(Log, OpenReport { damage, truncated, .. }), LogError>
-//! log.stage(BytesMut, &BatchHeader, leader_epoch, log_append_time, now)   assigns offsets, not yet visible
-//!         -> Result<Staged { base_offset, last_offset, duplicate, log_append_time, .. }, AppendError>
-//! log.write_staged(now).await -> Result<Written { log_end_offset, bytes, rolled, prepare }, LogError>
-//!         one pwritev for all that was staged; then log_end_offset moves
-//! log.prepare().await                        next segment, preallocation; off the hot path, when `prepare` is set
-//! log.read(start, max_bytes, upper_offset, min_one_batch).await -> Result<ReadOut { slice, .. }, LogError>
-//! log.offset_for_timestamp(timestamp).await  log.max_timestamp().await
-//! log.flush().await -> Result<Offset, LogError>      everything below is on the device (group commit: one at a time)
-//! log.log_start_offset()  log_end_offset()  staged_end_offset()  recovery_point()  size_bytes()
-//! log.delete_records(offset)  log.delete_old_segments(now, high_watermark).await
-//! log.truncate_to(offset).await  log.truncate_fully_and_start_at(offset).await
-//! log.end_offset_for_epoch(epoch)  log.set_config(Arc<LogConfig>)  log.close(now).await
+//! Log::create(disk, dir, settings, topic_id, start_offset, OpenOptions).await -> Log
+//! Log::open(disk, dir, settings, OpenOptions).await -> (Log, OpenReport)     recovers unless stopped cleanly
+//! log.stage(BytesMut, &BatchHeader, origin, ..) -> Staged                    offsets assigned, not yet visible
+//! log.write_staged(now).await -> Written             one write for all that was staged; log_end_offset moves
+//! log.prepare().await                                when `Written::prepare` says so, in the background
+//! log.read(start, max_bytes, upper_offset, min_one_batch).await -> ReadOut   ranges of files
+//! log.flush().await -> Offset                        all below survives a power cut (group commit)
+//! log.delete_records(..)  log.delete_old_segments(now, high_watermark).await
+//! log.truncate_to(offset, now).await  log.truncate_fully_and_start_at(offset, now).await
+//! log.close(now).await  log.rename_deleted(path).await
 //! ```
 
+pub mod checkpoint;
 pub mod disk;
 pub mod epoch_cache;
 pub mod error;
+mod gate;
+mod index;
+pub mod log;
+mod maintenance;
+pub mod memory;
+pub mod names;
+pub mod page_cache;
 pub mod producer_snapshot;
 pub mod producer_state;
+mod read;
+mod recovery;
+mod retention;
+mod scan;
+mod segment;
 pub mod txn_index;
 
 pub use disk::{DirEntry, Disk, Inline, LogFile, LogSlice, Offload, OpenMode};
 pub use error::{Failure, LogError, Operation};
+pub use log::{AllocationBudget, AppendError, Log, Staged, Written};
+pub use memory::MemoryDisk;
+pub use page_cache::PageCache;
+pub use producer_state::AppendOrigin;
+pub use read::ReadOut;
+pub use recovery::{Damage, OpenOptions, OpenReport};
+pub use retention::Deleted;

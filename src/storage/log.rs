@@ -1,0 +1,1009 @@
+//! The log of one partition: its state, and appending to it in two steps.
+//!
+//! # Appending
+//! 1. [`Log::stage`] gives a validated batch its offsets, in place, and decides everything that is
+//!    decided by order: producer state, epochs, when to roll, which index entries to make. It does not
+//!    touch the disk, and what it staged is not visible.
+//! 2. [`Log::write_staged`] writes all that was staged meanwhile, in as few calls as possible, and moves
+//!    the log end offset. All appends of a turn of the shard so share one call.
+//!
+//! A write that fails takes the log offline: what was staged is dropped, and nothing is tried again,
+//! since what the file then holds is not known. Opening the log anew recovers it.
+//!
+//! # Who may do what at once
+//! Everything that changes files passes one [`Gate`], readers never wait. A flush runs beside writes.
+//! Borrows of the state never live across an await; after one, state is looked at anew.
+
+use std::cell::{Ref, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+
+use super::disk::{Disk, LogFile, MAX_WRITE_BUFFERS, OpenMode};
+use super::epoch_cache::EpochCache;
+use super::error::{Failure, LogError, Operation};
+use super::gate::Gate;
+use super::index::{OffsetEntry, TAIL_ENTRIES, TimeEntry};
+use super::names::{FileKind, file_name};
+use super::producer_state::{AppendOrigin, Outcome, ProducerState, SequenceError};
+use super::segment::Segment;
+use super::txn_index::AbortedTxn;
+use crate::base::settings::LogSettings;
+use crate::base::{LeaderEpoch, Offset, Timestamp};
+use crate::records::control::EndTxnMarker;
+use crate::records::{BatchHeader, TimestampType, assign};
+
+/// Most bytes handed to one write.
+const WRITE_BYTES: u64 = 1024 * 1024;
+/// Ends of writes that are remembered with their positions.
+const MARKS: usize = 64;
+/// Readers that are remembered with their positions.
+pub(super) const READERS: usize = 8;
+
+/// Bytes that the logs of one data directory may have allocated ahead. One per directory, shared by all
+/// shards.
+#[derive(Debug)]
+pub struct AllocationBudget {
+    left: AtomicU64,
+}
+
+impl AllocationBudget {
+    pub fn new(bytes: u64) -> Self {
+        Self {
+            left: AtomicU64::new(bytes),
+        }
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes)
+            })
+            .is_ok()
+    }
+
+    fn give(&self, bytes: u64) {
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A part of an [`AllocationBudget`], given back when dropped.
+#[derive(Debug, Default)]
+pub(super) struct Reservation {
+    budget: Option<Arc<AllocationBudget>>,
+    bytes: u64,
+}
+
+impl Reservation {
+    pub(super) fn new(budget: Option<Arc<AllocationBudget>>) -> Self {
+        Self { budget, bytes: 0 }
+    }
+
+    /// Holds `bytes` from now on, if the budget has them; otherwise nothing changes.
+    pub(super) fn set(&mut self, bytes: u64) -> bool {
+        let Some(budget) = &self.budget else {
+            return true;
+        };
+        if bytes > self.bytes && !budget.take(bytes - self.bytes) {
+            return false;
+        }
+        if bytes < self.bytes {
+            budget.give(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+        true
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// Why a batch was not staged.
+#[derive(Clone, Debug)]
+pub enum AppendError {
+    Log(LogError),
+    /// The producer's sequence or epoch does not fit.
+    Sequence(SequenceError),
+}
+
+impl fmt::Display for AppendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(error) => error.fmt(f),
+            Self::Sequence(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for AppendError {}
+
+impl From<LogError> for AppendError {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+/// A batch that has its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staged {
+    pub base_offset: Offset,
+    pub last_offset: Offset,
+    /// The batch has been appended before, at these offsets, and was not staged again. It may still be
+    /// on its way to the disk: the answer waits for `last_offset` as that of any other.
+    pub is_duplicate: bool,
+    /// -1 unless the topic has LogAppendTime.
+    pub log_append_time: Timestamp,
+}
+
+/// What a call of [`Log::write_staged`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// All below is visible to readers, as far as the high watermark allows.
+    pub log_end_offset: Offset,
+    pub batches: u32,
+    pub bytes: u64,
+    /// A segment was closed: it should be flushed soon, in the background.
+    pub rolled: bool,
+    /// There is work for [`Log::prepare`].
+    pub prepare: bool,
+}
+
+/// A batch between the two steps.
+#[derive(Debug)]
+struct StagedBatch {
+    bytes: Bytes,
+    next_offset: i64,
+    max_timestamp: i64,
+    index: Option<OffsetEntry>,
+    time: Option<TimeEntry>,
+    aborted: Option<AbortedTxn>,
+    /// Before it, a new segment begins.
+    roll: Option<Box<RollPlan>>,
+}
+
+/// A new segment, decided when its first batch was staged.
+#[derive(Debug)]
+pub(super) struct RollPlan {
+    pub(super) base_offset: i64,
+    /// The last entry of the time index of the segment that ends.
+    pub(super) last_time: Option<TimeEntry>,
+    /// State of the producers at `base_offset`.
+    pub(super) snapshot: Option<(Offset, Vec<u8>)>,
+}
+
+/// The active segment as it will be when all that is staged is written.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    pub(super) base_offset: i64,
+    pub(super) size: u64,
+    /// When the segment was made or opened.
+    pub(super) created: i64,
+    /// Largest timestamp of its first batch, by which its age is judged.
+    pub(super) first_timestamp: Option<i64>,
+    pub(super) bytes_since_index: u64,
+    pub(super) index_entries: u32,
+    pub(super) time_entries: u32,
+    pub(super) last_time_entry: i64,
+    pub(super) max_timestamp: i64,
+    pub(super) max_timestamp_offset: i64,
+}
+
+impl Head {
+    pub(super) fn new(base_offset: i64, now: i64) -> Self {
+        Self {
+            base_offset,
+            size: 0,
+            created: now,
+            first_timestamp: None,
+            bytes_since_index: 0,
+            index_entries: 0,
+            time_entries: 0,
+            last_time_entry: -1,
+            max_timestamp: -1,
+            max_timestamp_offset: -1,
+        }
+    }
+
+    /// Whether the segment ends before a batch of `size` bytes. As in Kafka, the age is told by
+    /// timestamps of records where there are any.
+    fn must_roll(
+        &self,
+        settings: &LogSettings,
+        size: u64,
+        last_offset: i64,
+        max_timestamp: i64,
+        now: i64,
+    ) -> bool {
+        if self.size == 0 {
+            return false;
+        }
+        let waited = match self.first_timestamp {
+            Some(first) if max_timestamp >= 0 => max_timestamp.saturating_sub(first),
+            _ => now.saturating_sub(self.created),
+        };
+        let age_limit = settings
+            .segment_ms
+            .saturating_sub(jitter(settings, self.base_offset));
+        self.size + size > u64::from(settings.segment_bytes)
+            || waited > i64::try_from(age_limit).unwrap_or(i64::MAX)
+            || self.index_entries >= settings.segment_index_bytes / 8
+            // One entry is kept for the end of the segment.
+            || self.time_entries + 1 >= settings.segment_index_bytes / 12
+            || last_offset - self.base_offset > i64::from(i32::MAX)
+    }
+
+    /// Takes in a batch; returns the index entries that it is due.
+    pub(super) fn add(
+        &mut self,
+        interval: u32,
+        size: u64,
+        last_offset: i64,
+        max_timestamp: i64,
+    ) -> (Option<OffsetEntry>, Option<TimeEntry>) {
+        if max_timestamp > self.max_timestamp {
+            self.max_timestamp = max_timestamp;
+            self.max_timestamp_offset = last_offset;
+        }
+        self.first_timestamp.get_or_insert(max_timestamp);
+        let mut entries = (None, None);
+        if self.bytes_since_index > u64::from(interval) {
+            entries.0 = Some(OffsetEntry {
+                relative_offset: self.relative(last_offset),
+                position: u32::try_from(self.size).unwrap_or(u32::MAX),
+            });
+            entries.1 = self.time_entry();
+            self.index_entries += 1;
+            self.bytes_since_index = 0;
+        }
+        self.bytes_since_index += size;
+        self.size += size;
+        entries
+    }
+
+    /// The entry that says the largest timestamp so far, unless the time index has it.
+    pub(super) fn time_entry(&mut self) -> Option<TimeEntry> {
+        if self.max_timestamp <= self.last_time_entry {
+            return None;
+        }
+        self.last_time_entry = self.max_timestamp;
+        self.time_entries += 1;
+        Some(TimeEntry {
+            timestamp: self.max_timestamp,
+            relative_offset: self.relative(self.max_timestamp_offset),
+        })
+    }
+
+    fn relative(&self, offset: i64) -> u32 {
+        // `must_roll` keeps it below 2^31.
+        u32::try_from(offset - self.base_offset).unwrap_or(u32::MAX)
+    }
+}
+
+/// What is taken off `segment.ms` for the segment at `base_offset`: spread evenly, and the same each time.
+fn jitter(settings: &LogSettings, base_offset: i64) -> u64 {
+    let limit = settings.segment_jitter_ms.min(settings.segment_ms);
+    let mixed = (base_offset as u64 ^ 0x5851_f42d_4c95_7f2d).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 16).checked_rem(limit).unwrap_or(0)
+}
+
+/// A batch boundary whose position is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    pub(super) offset: i64,
+    pub(super) base_offset: i64,
+    pub(super) position: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct State<F> {
+    /// Never empty; the last is the active one.
+    pub(super) segments: VecDeque<Segment<F>>,
+    pub(super) log_start_offset: i64,
+    pub(super) log_end_offset: i64,
+    pub(super) recovery_point: i64,
+    pub(super) producers: ProducerState,
+    /// `producer.id.expiration.ms`
+    pub(super) producer_expiration_ms: i64,
+    pub(super) epochs: EpochCache,
+    pub(super) head: Head,
+    staged: VecDeque<StagedBatch>,
+    staged_end_offset: i64,
+    /// Ends of recent writes, ascending.
+    pub(super) marks: VecDeque<Mark>,
+    /// End of the last flush.
+    pub(super) flushed: Option<Mark>,
+    /// Where recent readers will go on.
+    pub(super) readers: Vec<Mark>,
+    pub(super) next_reader: usize,
+    /// Counts removals of segments and bytes, at either end: what was looked up before one is void.
+    pub(super) generation: u64,
+    /// Counts those at the end.
+    pub(super) truncations: u64,
+    /// Names in the folder are not yet on the device.
+    pub(super) dir_dirty: bool,
+    /// The folder's own name, and `partition.metadata`, are not either.
+    pub(super) created_dirty: bool,
+    pub(super) epochs_dirty: bool,
+    pub(super) snapshots: Vec<(Offset, Vec<u8>)>,
+    pub(super) reservation: Reservation,
+    /// Why the log is offline.
+    pub(super) failed: Option<Failure>,
+    pub(super) closed: bool,
+}
+
+impl<F: LogFile> State<F> {
+    pub(super) fn check(&self) -> Result<(), LogError> {
+        match &self.failed {
+            Some(failure) => Err(LogError::Offline(failure.clone())),
+            None if self.closed => Err(LogError::Closed),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn active(&self) -> &Segment<F> {
+        &self.segments[self.segments.len() - 1]
+    }
+
+    pub(super) fn active_mut(&mut self) -> &mut Segment<F> {
+        let last = self.segments.len() - 1;
+        &mut self.segments[last]
+    }
+
+    /// The segment that has or would have `offset`; the first one if it lies before all.
+    pub(super) fn segment_index(&self, offset: i64) -> usize {
+        self.segments
+            .partition_point(|segment| segment.base_offset <= offset)
+            .saturating_sub(1)
+    }
+
+    pub(super) fn segment_mut(&mut self, base_offset: i64) -> Option<&mut Segment<F>> {
+        let at = self.segment_index(base_offset);
+        self.segments
+            .get_mut(at)
+            .filter(|segment| segment.base_offset == base_offset)
+    }
+
+    pub(super) fn end_mark(&self) -> Mark {
+        let active = self.active();
+        Mark {
+            offset: self.log_end_offset,
+            base_offset: active.base_offset,
+            position: active.size,
+        }
+    }
+
+    /// Forgets positions, and what is staged, after the log has been cut.
+    pub(super) fn forget_positions(&mut self) {
+        self.generation += 1;
+        self.truncations += 1;
+        self.marks.clear();
+        self.readers.clear();
+        self.flushed = None;
+        self.staged.clear();
+        self.staged_end_offset = self.log_end_offset;
+    }
+}
+
+/// What makes up a [`State`] that was just opened.
+pub(super) struct Opened<F> {
+    pub(super) segments: VecDeque<Segment<F>>,
+    pub(super) log_start_offset: i64,
+    pub(super) log_end_offset: i64,
+    pub(super) recovery_point: i64,
+    pub(super) producers: ProducerState,
+    pub(super) producer_expiration_ms: i64,
+    pub(super) epochs: EpochCache,
+    pub(super) head: Head,
+    pub(super) budget: Option<Arc<AllocationBudget>>,
+}
+
+/// The log of one partition. Belongs to one shard, which shares it as `Rc<Log<D>>`.
+#[derive(Debug)]
+pub struct Log<D: Disk> {
+    pub(super) disk: D,
+    dir: RefCell<Arc<Path>>,
+    settings: RefCell<Arc<LogSettings>>,
+    pub(super) state: RefCell<State<D::File>>,
+    pub(super) gate: Gate,
+    pub(super) flush_gate: Gate,
+}
+
+impl<D: Disk> Log<D> {
+    pub(super) fn from_opened(
+        disk: D,
+        dir: Arc<Path>,
+        settings: Arc<LogSettings>,
+        opened: Opened<D::File>,
+    ) -> Self {
+        assert!(!opened.segments.is_empty());
+        assert!(opened.log_start_offset <= opened.log_end_offset);
+        let state = State {
+            segments: opened.segments,
+            log_start_offset: opened.log_start_offset,
+            log_end_offset: opened.log_end_offset,
+            recovery_point: opened.recovery_point,
+            producers: opened.producers,
+            producer_expiration_ms: opened.producer_expiration_ms,
+            epochs: opened.epochs,
+            head: opened.head,
+            staged: VecDeque::new(),
+            staged_end_offset: opened.log_end_offset,
+            marks: VecDeque::new(),
+            flushed: None,
+            readers: Vec::new(),
+            next_reader: 0,
+            generation: 0,
+            truncations: 0,
+            dir_dirty: false,
+            created_dirty: false,
+            epochs_dirty: false,
+            snapshots: Vec::new(),
+            reservation: Reservation::new(opened.budget),
+            failed: None,
+            closed: false,
+        };
+        Self {
+            disk,
+            dir: RefCell::new(dir),
+            settings: RefCell::new(settings),
+            state: RefCell::new(state),
+            gate: Gate::default(),
+            flush_gate: Gate::default(),
+        }
+    }
+
+    /// The partition's folder.
+    pub fn dir(&self) -> Arc<Path> {
+        self.dir.borrow().clone()
+    }
+
+    pub(super) fn set_dir(&self, dir: Arc<Path>) {
+        *self.dir.borrow_mut() = dir;
+    }
+
+    pub fn settings(&self) -> Arc<LogSettings> {
+        self.settings.borrow().clone()
+    }
+
+    /// Settings that count from now on.
+    pub fn set_settings(&self, settings: Arc<LogSettings>) {
+        *self.settings.borrow_mut() = settings;
+    }
+
+    /// The first offset that can be read.
+    pub fn log_start_offset(&self) -> Offset {
+        Offset(self.state.borrow().log_start_offset)
+    }
+
+    /// One past the last record that is written.
+    pub fn log_end_offset(&self) -> Offset {
+        Offset(self.state.borrow().log_end_offset)
+    }
+
+    /// One past the last record that is staged: where the next batch will go.
+    pub fn staged_end_offset(&self) -> Offset {
+        Offset(self.state.borrow().staged_end_offset)
+    }
+
+    /// All below is on the device, and is not checked again after a crash.
+    pub fn recovery_point(&self) -> Offset {
+        Offset(self.state.borrow().recovery_point)
+    }
+
+    /// Bytes of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        let state = self.state.borrow();
+        state.segments.iter().map(|s| u64::from(s.size)).sum()
+    }
+
+    pub fn segment_count(&self) -> usize {
+        self.state.borrow().segments.len()
+    }
+
+    /// Why the log is offline, if it is.
+    pub fn failure(&self) -> Option<Failure> {
+        self.state.borrow().failed.clone()
+    }
+
+    /// The producers and transactions of what is written and staged.
+    pub fn producers(&self) -> Ref<'_, ProducerState> {
+        Ref::map(self.state.borrow(), |state| &state.producers)
+    }
+
+    /// Forgets producers that have been silent too long. Returns how many.
+    pub fn remove_expired_producers(&self, now: Timestamp) -> usize {
+        self.state.borrow_mut().producers.remove_expired(now)
+    }
+
+    /// Tells the producers' state how far transactions are replicated.
+    pub fn on_high_watermark(&self, high_watermark: Offset) {
+        let mut state = self.state.borrow_mut();
+        if state.producers.first_unstable_offset().is_some() {
+            state.producers.on_high_watermark_updated(high_watermark);
+        }
+    }
+
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.state.borrow().epochs.latest_epoch()
+    }
+
+    /// The largest epoch not above `requested`, and the offset one past its last record (KIP-101).
+    pub fn end_offset_for_epoch(&self, requested: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let state = self.state.borrow();
+        state
+            .epochs
+            .end_offset_for(requested, Offset(state.log_end_offset))
+    }
+
+    /// The epoch that wrote the record at `offset`.
+    pub fn epoch_for_offset(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.state.borrow().epochs.epoch_for_offset(offset)
+    }
+
+    /// Gives a validated batch its place: base offset, leader epoch and (LogAppendTime) timestamp are
+    /// written into it. It is visible after [`write_staged`](Self::write_staged).
+    ///
+    /// `header` is that of `batch`, which is exactly one batch. Control batches come with their
+    /// `marker`. A log that is offline, and a sequence that does not fit, are refused; a duplicate is
+    /// answered with the offsets of the first time.
+    #[allow(clippy::too_many_arguments)]
+    pub fn stage(
+        &self,
+        mut batch: BytesMut,
+        header: &BatchHeader,
+        origin: AppendOrigin,
+        marker: Option<&EndTxnMarker>,
+        leader_epoch: LeaderEpoch,
+        log_append_time: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Staged, AppendError> {
+        assert_eq!(batch.len(), header.size_in_bytes());
+        let settings = self.settings.borrow();
+        let state = &mut *self.state.borrow_mut();
+        state.check()?;
+        check_size(&settings, batch.len())?;
+        if let Some(marker) = marker {
+            state
+                .producers
+                .check_marker(origin, header, marker)
+                .map_err(AppendError::Sequence)?;
+        } else {
+            let outcome = state
+                .producers
+                .check(origin, header)
+                .map_err(AppendError::Sequence)?;
+            if let Outcome::Duplicate {
+                base_offset,
+                last_offset,
+                timestamp,
+            } = outcome
+            {
+                return Ok(Staged {
+                    base_offset,
+                    last_offset,
+                    is_duplicate: true,
+                    log_append_time: log_append_time.map_or(Timestamp::NONE, |_| timestamp),
+                });
+            }
+        }
+        let base_offset = Offset(state.staged_end_offset);
+        assign(&mut batch, base_offset, leader_epoch, log_append_time);
+        let mut placed = *header;
+        placed.base_offset = base_offset;
+        placed.partition_leader_epoch = leader_epoch;
+        if let Some(time) = log_append_time {
+            placed.max_timestamp = time;
+            placed.attributes |= 1 << 3;
+            debug_assert_eq!(placed.timestamp_type(), TimestampType::LogAppendTime);
+        }
+        let last_offset = placed.last_offset();
+        place(state, &settings, batch.freeze(), &placed, marker, now);
+        Ok(Staged {
+            base_offset,
+            last_offset,
+            is_duplicate: false,
+            log_append_time: log_append_time.unwrap_or(Timestamp::NONE),
+        })
+    }
+
+    /// Stages a batch that has its offsets and epoch already: a follower's append. The CRC was checked.
+    pub fn stage_as_follower(
+        &self,
+        batch: Bytes,
+        header: &BatchHeader,
+        marker: Option<&EndTxnMarker>,
+        now: Timestamp,
+    ) -> Result<Staged, AppendError> {
+        assert_eq!(batch.len(), header.size_in_bytes());
+        let settings = self.settings.borrow();
+        let state = &mut *self.state.borrow_mut();
+        state.check()?;
+        check_size(&settings, batch.len())?;
+        if header.base_offset.0 < state.staged_end_offset {
+            return Err(LogError::OffsetsOutOfOrder {
+                base_offset: header.base_offset,
+                log_end_offset: Offset(state.staged_end_offset),
+            }
+            .into());
+        }
+        place(state, &settings, batch, header, marker, now);
+        Ok(Staged {
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            is_duplicate: false,
+            log_append_time: Timestamp::NONE,
+        })
+    }
+
+    /// Writes all that is staged, in calls of at most 1 MiB, and moves the log end offset.
+    ///
+    /// When it returns, everything that was staged before the call is in the kernel: it survives a
+    /// killed process. A write that fails or falls short takes the log offline. The future must be run
+    /// to its end: dropped in the middle of a write, the log goes offline.
+    pub async fn write_staged(&self, now: Timestamp) -> Result<Written, LogError> {
+        let _gate = self.gate.enter().await;
+        let mut written = Written::default();
+        loop {
+            match self.next_step()? {
+                WriteStep::Done => break,
+                WriteStep::Open => self.open_active().await?,
+                WriteStep::Roll(plan) => {
+                    self.roll(*plan, now).await?;
+                    written.rolled = true;
+                    written.prepare = true;
+                }
+                WriteStep::Write {
+                    file,
+                    position,
+                    buffers,
+                    bytes,
+                    base_offset,
+                } => {
+                    if written.bytes >= WRITE_BYTES {
+                        // Half a millisecond has gone by.
+                        futures_lite::future::yield_now().await;
+                    }
+                    let batches = buffers.len();
+                    let abandoned = Abandoned { log: self };
+                    let result = file.write_at(position, buffers).await;
+                    std::mem::forget(abandoned);
+                    let path = || self.path(base_offset, FileKind::Log);
+                    match result {
+                        Ok(n) if n == bytes => {}
+                        Ok(n) => {
+                            let short = std::io::Error::new(
+                                std::io::ErrorKind::StorageFull,
+                                format!("wrote {n} bytes of {bytes}"),
+                            );
+                            return Err(self.fail(Operation::Write, &path(), short));
+                        }
+                        Err(error) => return Err(self.fail(Operation::Write, &path(), error)),
+                    }
+                    let aborted = self.commit(batches, now);
+                    if !aborted.is_empty() {
+                        self.append_txn_index(base_offset, &aborted).await?;
+                    }
+                    written.bytes += bytes;
+                    written.batches += batches as u32;
+                }
+            }
+        }
+        self.write_index_tails(TAIL_ENTRIES).await?;
+        let state = self.state.borrow();
+        written.log_end_offset = Offset(state.log_end_offset);
+        written.prepare |= written.batches > 0 && super::maintenance::wants_allocation(&state)
+            || state.epochs_dirty
+            || !state.snapshots.is_empty();
+        Ok(written)
+    }
+
+    fn next_step(&self) -> Result<WriteStep<D::File>, LogError> {
+        let state = &mut *self.state.borrow_mut();
+        state.check()?;
+        let Some(first) = state.staged.front_mut() else {
+            return Ok(WriteStep::Done);
+        };
+        if let Some(plan) = first.roll.take() {
+            return Ok(WriteStep::Roll(plan));
+        }
+        let active = &state.segments[state.segments.len() - 1];
+        let Some(file) = active.file.clone() else {
+            return Ok(WriteStep::Open);
+        };
+        let mut buffers = Vec::with_capacity(state.staged.len().min(MAX_WRITE_BUFFERS));
+        let mut bytes = 0u64;
+        for batch in &state.staged {
+            let len = batch.bytes.len() as u64;
+            let is_full = !buffers.is_empty()
+                && (bytes + len > WRITE_BYTES || buffers.len() == MAX_WRITE_BUFFERS);
+            if is_full || batch.roll.is_some() {
+                break;
+            }
+            buffers.push(batch.bytes.clone());
+            bytes += len;
+        }
+        Ok(WriteStep::Write {
+            file,
+            position: u64::from(active.size),
+            buffers,
+            bytes,
+            base_offset: active.base_offset,
+        })
+    }
+
+    /// The first `batches` that are staged have been written. Returns the transactions that they abort.
+    fn commit(&self, batches: usize, now: Timestamp) -> Vec<AbortedTxn> {
+        let mut aborted = Vec::new();
+        let state = &mut *self.state.borrow_mut();
+        let last = state.segments.len() - 1;
+        let segment = &mut state.segments[last];
+        for batch in state.staged.drain(..batches) {
+            segment.size += batch.bytes.len() as u32;
+            let last_offset = batch.next_offset - 1;
+            if batch.max_timestamp > segment.max_timestamp {
+                segment.max_timestamp = batch.max_timestamp;
+                segment.max_timestamp_offset = last_offset;
+            }
+            if let Some(entry) = batch.index {
+                segment.offset_index.push(entry.encode());
+            }
+            if let Some(entry) = batch.time {
+                segment.time_index.push(entry.encode());
+            }
+            aborted.extend(batch.aborted);
+            state.log_end_offset = batch.next_offset;
+        }
+        if state.staged.is_empty() {
+            assert_eq!(state.head.size, u64::from(segment.size));
+            state.staged.shrink_to(16);
+        }
+        segment.last_modified = now.0;
+        let mark = state.end_mark();
+        if state.marks.len() == MARKS {
+            state.marks.pop_front();
+        }
+        state.marks.push_back(mark);
+        aborted
+    }
+
+    async fn append_txn_index(
+        &self,
+        base_offset: i64,
+        aborted: &[AbortedTxn],
+    ) -> Result<(), LogError> {
+        let path = self.path(base_offset, FileKind::TxnIndex);
+        let content: Vec<u8> = aborted.iter().flat_map(|txn| txn.encode()).collect();
+        let len = content.len() as u64;
+        let append = async {
+            let file = self.disk.open(&path, OpenMode::Create).await?;
+            let end = file.len()?;
+            match file.write_at(end, vec![Bytes::from(content)]).await? {
+                n if n == len => Ok(()),
+                _ => Err(std::io::ErrorKind::StorageFull.into()),
+            }
+        };
+        if let Err(error) = append.await {
+            return Err(self.fail(Operation::Write, &path, error));
+        }
+        if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
+            segment.has_txn_index = true;
+        }
+        Ok(())
+    }
+
+    /// Writes index entries that gathered in memory, once there are `at_least` of them.
+    pub(super) async fn write_index_tails(&self, at_least: usize) -> Result<(), LogError> {
+        let due = {
+            let state = self.state.borrow();
+            let active = state.active();
+            active
+                .offset_index
+                .tail
+                .len()
+                .max(active.time_index.tail.len())
+                >= at_least.max(1)
+        };
+        if !due {
+            return Ok(());
+        }
+        self.open_active().await?;
+        let (base_offset, offset, time) = {
+            let state = self.state.borrow();
+            let active = state.active();
+            let offset = active
+                .offset_index
+                .file
+                .clone()
+                .zip(active.offset_index.unwritten());
+            let time = active
+                .time_index
+                .file
+                .clone()
+                .zip(active.time_index.unwritten());
+            (active.base_offset, offset, time)
+        };
+        for (kind, write) in [(FileKind::Index, offset), (FileKind::TimeIndex, time)] {
+            let Some((file, (position, bytes))) = write else {
+                continue;
+            };
+            let len = bytes.len() as u64;
+            let entries = |size: usize| len as usize / size;
+            match file.write_at(position, vec![bytes]).await {
+                Ok(n) if n == len => {}
+                Ok(_) => {
+                    let short = std::io::ErrorKind::StorageFull.into();
+                    return Err(self.fail(Operation::Write, &self.path(base_offset, kind), short));
+                }
+                Err(error) => {
+                    return Err(self.fail(Operation::Write, &self.path(base_offset, kind), error));
+                }
+            }
+            let mut state = self.state.borrow_mut();
+            if let Some(segment) = state.segment_mut(base_offset) {
+                segment.indexes_synced = false;
+                match kind {
+                    FileKind::Index => segment.offset_index.written(entries(8)),
+                    _ => segment.time_index.written(entries(12)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the files of the active segment, as far as they are closed.
+    pub(super) async fn open_active(&self) -> Result<(), LogError> {
+        let base_offset = {
+            let state = self.state.borrow();
+            let active = state.active();
+            if active.file.is_some() && active.offset_index.file.is_some() {
+                return Ok(());
+            }
+            active.base_offset
+        };
+        let mut files = Vec::with_capacity(3);
+        for kind in [FileKind::Log, FileKind::Index, FileKind::TimeIndex] {
+            let path = self.path(base_offset, kind);
+            match self.disk.open(&path, OpenMode::Create).await {
+                Ok(file) => files.push(file),
+                Err(error) => return Err(self.fail(Operation::Open, &path, error)),
+            }
+        }
+        let mut state = self.state.borrow_mut();
+        let active = state.active_mut();
+        active.time_index.file = files.pop();
+        active.offset_index.file = files.pop();
+        active.file = files.pop();
+        Ok(())
+    }
+
+    /// The path of a file of the segment at `base_offset`.
+    pub(super) fn path(&self, base_offset: i64, kind: FileKind) -> PathBuf {
+        self.dir.borrow().join(file_name(Offset(base_offset), kind))
+    }
+
+    /// Takes the log offline, unless it is, and drops what is staged. Returns the error to answer with.
+    pub(super) fn fail(
+        &self,
+        operation: Operation,
+        path: &Path,
+        error: std::io::Error,
+    ) -> LogError {
+        let mut state = self.state.borrow_mut();
+        let failure = state
+            .failed
+            .get_or_insert_with(|| Failure::new(operation, path, error))
+            .clone();
+        state.staged.clear();
+        LogError::Offline(failure)
+    }
+}
+
+fn check_size(settings: &LogSettings, len: usize) -> Result<(), LogError> {
+    if len as u64 > u64::from(settings.segment_bytes) {
+        return Err(LogError::BatchTooLarge {
+            size_bytes: len as u64,
+            limit_bytes: u64::from(settings.segment_bytes),
+        });
+    }
+    Ok(())
+}
+
+/// Puts a batch with its final offsets behind all that is staged.
+fn place<F: LogFile>(
+    state: &mut State<F>,
+    settings: &LogSettings,
+    bytes: Bytes,
+    header: &BatchHeader,
+    marker: Option<&EndTxnMarker>,
+    now: Timestamp,
+) {
+    let size = bytes.len() as u64;
+    let last_offset = header.last_offset().0;
+    let max_timestamp = header.max_timestamp.0;
+    let mut roll = None;
+    if state
+        .head
+        .must_roll(settings, size, last_offset, max_timestamp, now.0)
+    {
+        roll = Some(Box::new(plan_roll(state, header.base_offset.0, now)));
+    }
+    let (index, time) = state.head.add(
+        settings.index_interval_bytes,
+        size,
+        last_offset,
+        max_timestamp,
+    );
+    if state
+        .epochs
+        .assign(header.partition_leader_epoch, header.base_offset)
+    {
+        state.epochs_dirty = true;
+    }
+    let aborted = state
+        .producers
+        .update(header, marker)
+        .and_then(|completed| completed.aborted());
+    state.staged_end_offset = header.next_offset().0;
+    state.staged.push_back(StagedBatch {
+        bytes,
+        next_offset: header.next_offset().0,
+        max_timestamp,
+        index,
+        time,
+        aborted,
+        roll,
+    });
+}
+
+/// Ends the segment that is being filled: the next batch begins one at `base_offset`.
+pub(super) fn plan_roll<F: LogFile>(
+    state: &mut State<F>,
+    base_offset: i64,
+    now: Timestamp,
+) -> RollPlan {
+    let last_time = state.head.time_entry();
+    let snapshot = state.producers.snapshot();
+    if let Some((offset, _)) = &snapshot {
+        state.producers.snapshot_taken(*offset);
+    }
+    state.head = Head::new(base_offset, now.0);
+    RollPlan {
+        base_offset,
+        last_time,
+        snapshot,
+    }
+}
+
+enum WriteStep<F> {
+    Done,
+    /// The active segment's files are closed.
+    Open,
+    Roll(Box<RollPlan>),
+    Write {
+        file: F,
+        position: u64,
+        buffers: Vec<Bytes>,
+        bytes: u64,
+        base_offset: i64,
+    },
+}
+
+/// Takes the log offline when a write is dropped half-way.
+struct Abandoned<'a, D: Disk> {
+    log: &'a Log<D>,
+}
+
+impl<D: Disk> Drop for Abandoned<'_, D> {
+    fn drop(&mut self) {
+        let dir = self.log.dir();
+        let error = std::io::Error::other("the write was abandoned");
+        self.log.fail(Operation::Write, &dir, error);
+    }
+}

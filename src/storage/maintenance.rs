@@ -1,0 +1,439 @@
+//! What a log does beside reading and appending: begin segments, flush, prepare ahead, stop.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::disk::{Disk, LogFile, OpenMode};
+use super::epoch_cache::LEADER_EPOCH_CHECKPOINT;
+use super::error::{Failure, LogError, Operation};
+use super::log::{Log, RollPlan, State, plan_roll};
+use super::names::{FileKind, PARTITION_METADATA};
+use super::segment::Segment;
+use crate::base::{Offset, Timestamp};
+
+/// What is allocated ahead of a segment that has just begun, in bytes.
+const MIN_ALLOCATION: u64 = 64 * 1024;
+/// Most that is allocated ahead, in bytes.
+const MAX_ALLOCATION: u64 = 64 * 1024 * 1024;
+
+/// Bytes to allocate ahead of a segment of `size` bytes: as much again as it has.
+fn allocation_step(size: u32) -> u64 {
+    u64::from(size)
+        .next_power_of_two()
+        .clamp(MIN_ALLOCATION, MAX_ALLOCATION)
+}
+
+pub(super) fn wants_allocation<F: LogFile>(state: &State<F>) -> bool {
+    let active = state.active();
+    let ahead = u64::from(active.allocated.saturating_sub(active.size));
+    active.allocated != u32::MAX && ahead < allocation_step(active.size) / 4
+}
+
+impl<D: Disk> Log<D> {
+    /// Begins a segment. The one before keeps what was allocated behind it until [`prepare`](Self::prepare).
+    pub(super) async fn roll(&self, plan: RollPlan, now: Timestamp) -> Result<(), LogError> {
+        if let Some(entry) = plan.last_time {
+            let mut state = self.state.borrow_mut();
+            state.active_mut().time_index.push(entry.encode());
+        }
+        self.write_index_tails(1).await?;
+        let mut files = Vec::with_capacity(3);
+        for kind in [FileKind::Log, FileKind::Index, FileKind::TimeIndex] {
+            let path = self.path(plan.base_offset, kind);
+            // Nothing of a log lies where its end is: a file of that name is left from before a crash.
+            match self.disk.open(&path, OpenMode::Truncate).await {
+                Ok(file) => files.push(file),
+                Err(error) => return Err(self.fail(Operation::Open, &path, error)),
+            }
+        }
+        let mut state = self.state.borrow_mut();
+        let mut segment = Segment::new(plan.base_offset, now.0);
+        segment.time_index.file = files.pop();
+        segment.offset_index.file = files.pop();
+        segment.file = files.pop();
+        state.dir_dirty = true;
+        state.snapshots.extend(plan.snapshot);
+        let ended = state.active_mut();
+        ended.offset_index.file = None;
+        ended.time_index.file = None;
+        state.segments.push_back(segment);
+        Ok(())
+    }
+
+    /// Makes everything that is written survive a power cut. Returns the offset below which all does.
+    ///
+    /// One flush at a time: a second caller waits and then flushes what came meanwhile (group commit).
+    /// Writes go on beside it. A sync that fails takes the log offline; one that is dropped half-way
+    /// does too, since its failure could not be told any more.
+    pub async fn flush(&self) -> Result<Offset, LogError> {
+        let _gate = self.flush_gate.enter().await;
+        let (mark, segments, dir_dirty, created_dirty, truncations) = {
+            let mut state = self.state.borrow_mut();
+            state.check()?;
+            let last = state.segments.len() - 1;
+            let segments: Vec<(i64, u32, bool)> = state
+                .segments
+                .iter()
+                .enumerate()
+                .filter(|(i, s)| s.synced_size < s.size || (*i != last && !s.indexes_synced))
+                .map(|(i, s)| (s.base_offset, s.size, i == last))
+                .collect();
+            let dir_dirty = std::mem::take(&mut state.dir_dirty);
+            let created_dirty = std::mem::take(&mut state.created_dirty);
+            (
+                state.end_mark(),
+                segments,
+                dir_dirty,
+                created_dirty,
+                state.truncations,
+            )
+        };
+        let abandoned = AbandonedSync { log: self };
+        let result = self.sync_all(&segments, dir_dirty, created_dirty).await;
+        std::mem::forget(abandoned);
+        result?;
+        let mut state = self.state.borrow_mut();
+        if state.truncations != truncations {
+            // Cut meanwhile: what was synced says nothing about what came after the cut.
+            return Ok(Offset(state.recovery_point));
+        }
+        for (base_offset, size, is_active) in segments {
+            if let Some(segment) = state.segment_mut(base_offset) {
+                segment.synced_size = segment.synced_size.max(size);
+                segment.indexes_synced |= !is_active;
+            }
+        }
+        state.recovery_point = state.recovery_point.max(mark.offset);
+        state.flushed = Some(mark);
+        Ok(Offset(state.recovery_point))
+    }
+
+    async fn sync_all(
+        &self,
+        segments: &[(i64, u32, bool)],
+        dir_dirty: bool,
+        created_dirty: bool,
+    ) -> Result<(), LogError> {
+        // The recovery point must not pass an epoch that is not on the disk.
+        self.write_epochs().await?;
+        for (base_offset, _, is_active) in segments {
+            let kinds: &[FileKind] = if *is_active {
+                &[FileKind::Log]
+            } else {
+                &[FileKind::Log, FileKind::Index, FileKind::TimeIndex]
+            };
+            for kind in kinds {
+                let Some(file) = self.file_for_sync(*base_offset, *kind).await? else {
+                    continue;
+                };
+                if let Err(error) = file.sync_data().await {
+                    return Err(self.fail(Operation::Sync, &self.path(*base_offset, *kind), error));
+                }
+            }
+        }
+        let dir = self.dir();
+        if created_dirty {
+            let path = dir.join(PARTITION_METADATA);
+            let synced = match self.disk.open(&path, OpenMode::Write).await {
+                Ok(file) => file.sync_data().await,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            };
+            synced.map_err(|error| self.fail(Operation::Sync, &path, error))?;
+        }
+        if dir_dirty || created_dirty {
+            self.sync_dir(&dir).await?;
+        }
+        if created_dirty && let Some(parent) = dir.parent() {
+            self.sync_dir(parent).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn sync_dir(&self, dir: &Path) -> Result<(), LogError> {
+        match self.disk.sync_dir(dir).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.fail(Operation::Sync, dir, error)),
+        }
+    }
+
+    /// An open file of a segment; `None` if the segment was removed meanwhile.
+    async fn file_for_sync(
+        &self,
+        base_offset: i64,
+        kind: FileKind,
+    ) -> Result<Option<D::File>, LogError> {
+        let open = {
+            let mut state = self.state.borrow_mut();
+            let Some(segment) = state.segment_mut(base_offset) else {
+                return Ok(None);
+            };
+            match kind {
+                FileKind::Index => segment.offset_index.file.clone(),
+                FileKind::TimeIndex => segment.time_index.file.clone(),
+                _ => segment.file.clone(),
+            }
+        };
+        if open.is_some() {
+            return Ok(open);
+        }
+        let path = self.path(base_offset, kind);
+        match self.disk.open(&path, OpenMode::Write).await {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let mut state = self.state.borrow_mut();
+                if state.segment_mut(base_offset).is_none() {
+                    return Ok(None);
+                }
+                drop(state);
+                Err(self.fail(Operation::Open, &path, error))
+            }
+            Err(error) => Err(self.fail(Operation::Open, &path, error)),
+        }
+    }
+
+    /// Does what would hold up an append if it were done there: allocates disk ahead of a busy segment,
+    /// gives back what is allocated behind closed ones, writes producer snapshots and epochs.
+    ///
+    /// To be called in the background when [`Written::prepare`](super::log::Written) says so.
+    pub async fn prepare(&self) -> Result<(), LogError> {
+        let _gate = self.gate.enter().await;
+        self.state.borrow().check()?;
+        self.trim_closed().await?;
+        self.allocate_ahead().await;
+        self.write_epochs().await?;
+        self.write_snapshots(false).await
+    }
+
+    async fn allocate_ahead(&self) {
+        let (file, size, step) = {
+            let mut state = self.state.borrow_mut();
+            if !wants_allocation(&state) {
+                return;
+            }
+            let limit = u64::from(self.settings().segment_bytes);
+            let active = state.active();
+            let size = active.size;
+            let step = allocation_step(size).min(limit.saturating_sub(u64::from(size)));
+            let Some(file) = active.file.clone() else {
+                return;
+            };
+            if step == 0 || !state.reservation.set(step) {
+                return;
+            }
+            (file, size, step)
+        };
+        let result = file.allocate(u64::from(size), step).await;
+        let mut state = self.state.borrow_mut();
+        // A disk without room says so again when it is written to; until then nothing is lost.
+        state.active_mut().allocated = match result {
+            Ok(()) => u32::try_from(u64::from(size) + step).unwrap_or(u32::MAX - 1),
+            Err(_) => u32::MAX,
+        };
+        if result.is_err() {
+            state.reservation.set(0);
+        }
+    }
+
+    /// Cuts closed segments to what they hold. The gate is held.
+    async fn trim_closed(&self) -> Result<(), LogError> {
+        loop {
+            let (base_offset, size, file) = {
+                let state = self.state.borrow();
+                let last = state.segments.len() - 1;
+                let allocated = state
+                    .segments
+                    .iter()
+                    .take(last)
+                    .find(|segment| segment.allocated != 0);
+                let Some(segment) = allocated else {
+                    return Ok(());
+                };
+                (segment.base_offset, segment.size, segment.file.clone())
+            };
+            if let Some(file) = file {
+                self.trim(base_offset, size, &file).await?;
+            }
+            if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
+                segment.allocated = 0;
+            }
+        }
+    }
+
+    async fn trim(&self, base_offset: i64, size: u32, file: &D::File) -> Result<(), LogError> {
+        match file.truncate(u64::from(size)).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.fail(
+                Operation::Truncate,
+                &self.path(base_offset, FileKind::Log),
+                error,
+            )),
+        }
+    }
+
+    /// Writes `leader-epoch-checkpoint` if it has changed.
+    pub(super) async fn write_epochs(&self) -> Result<(), LogError> {
+        let content = {
+            let mut state = self.state.borrow_mut();
+            if !std::mem::take(&mut state.epochs_dirty) {
+                return Ok(());
+            }
+            state.epochs.encode()
+        };
+        let path = self.dir().join(LEADER_EPOCH_CHECKPOINT);
+        match self.disk.replace_file(&path, &content).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.fail(Operation::Checkpoint, &path, error)),
+        }
+    }
+
+    /// Writes the producer snapshots that rolls have left. They can be rebuilt, so one that cannot be
+    /// written does no harm but to the next recovery.
+    async fn write_snapshots(&self, sync: bool) -> Result<(), LogError> {
+        loop {
+            let Some((offset, content)) = self.state.borrow_mut().snapshots.pop() else {
+                return Ok(());
+            };
+            let path = self.path(offset.0, FileKind::Snapshot);
+            let written = write_whole(&self.disk, &path, content, sync).await;
+            self.state.borrow_mut().dir_dirty = true;
+            if let Err(error) = written {
+                // Half a snapshot is recognised by its CRC, but why keep it.
+                let _ = self.disk.remove_file(&path).await;
+                return Err(LogError::Io(Failure::new(
+                    Operation::Checkpoint,
+                    &path,
+                    error,
+                )));
+            }
+        }
+    }
+
+    /// Begins a segment now, unless the active one is empty. The gate is held and nothing is staged.
+    pub(super) async fn roll_active(&self, now: Timestamp) -> Result<(), LogError> {
+        let plan = {
+            let mut state = self.state.borrow_mut();
+            if state.active().size == 0 {
+                return Ok(());
+            }
+            let end = state.log_end_offset;
+            plan_roll(&mut state, end, now)
+        };
+        self.roll(plan, now).await
+    }
+
+    /// Writes what is staged, flushes everything, leaves indexes and a producer snapshot as a clean stop
+    /// asks for, and closes the files. Afterwards every call answers `Closed`.
+    ///
+    /// After an error the stop was not clean, and the clean-shutdown mark must not be written.
+    pub async fn close(&self, now: Timestamp) -> Result<(), LogError> {
+        self.write_staged(now).await?;
+        {
+            let _gate = self.gate.enter().await;
+            let (size, file) = {
+                let mut state = self.state.borrow_mut();
+                state.check()?;
+                if let Some(entry) = state.head.time_entry() {
+                    state.active_mut().time_index.push(entry.encode());
+                }
+                let snapshot = state.producers.snapshot();
+                if let Some((offset, content)) = snapshot {
+                    state.producers.snapshot_taken(offset);
+                    state.snapshots.push((offset, content));
+                }
+                let active = state.active();
+                (active.size, active.file.clone())
+            };
+            self.write_index_tails(1).await?;
+            self.trim_closed().await?;
+            if let Some(file) = file {
+                let base_offset = self.state.borrow().active().base_offset;
+                self.trim(base_offset, size, &file).await?;
+                // A directory that was taken over may lack them, and Kafka wants both.
+                for kind in [FileKind::Index, FileKind::TimeIndex] {
+                    if let Some(file) = self.file_for_sync(base_offset, kind).await?
+                        && let Err(error) = file.sync_data().await
+                    {
+                        return Err(self.fail(
+                            Operation::Sync,
+                            &self.path(base_offset, kind),
+                            error,
+                        ));
+                    }
+                }
+            }
+            self.write_snapshots(true).await?;
+        }
+        self.flush().await?;
+        let files = self.mark_closed();
+        self.disk.discard(files).await;
+        Ok(())
+    }
+
+    /// Ends the log in memory and hands out its files.
+    fn mark_closed(&self) -> Vec<D::File> {
+        let mut state = self.state.borrow_mut();
+        state.closed = true;
+        state.reservation.set(0);
+        let mut files = Vec::new();
+        for segment in &mut state.segments {
+            files.extend(segment.file.take());
+            segment.close_files();
+        }
+        files
+    }
+
+    /// Renames the folder of a deleted partition (see
+    /// [`deleted_folder_name`](super::names::deleted_folder_name)); the name survives a power cut. The log
+    /// is closed; reads under way finish. The folder is then removed with
+    /// [`Disk::remove_dir_all`], after `file.delete.delay.ms`.
+    pub async fn rename_deleted(&self, to: &Path) -> Result<(), LogError> {
+        let _flush = self.flush_gate.enter().await;
+        let _gate = self.gate.enter().await;
+        // A log that is offline is deleted like any other.
+        let files = self.mark_closed();
+        let from = self.dir();
+        if let Err(error) = self.disk.rename(&from, to).await {
+            return Err(self.fail(Operation::Rename, &from, error));
+        }
+        self.set_dir(Arc::from(to));
+        if let Some(parent) = to.parent() {
+            self.sync_dir(parent).await?;
+        }
+        self.disk.discard(files).await;
+        Ok(())
+    }
+}
+
+/// Writes a small file as a whole, not atomically.
+pub(super) async fn write_whole<D: Disk>(
+    disk: &D,
+    path: &Path,
+    content: Vec<u8>,
+    sync: bool,
+) -> std::io::Result<()> {
+    let file = disk.open(path, OpenMode::Truncate).await?;
+    let len = content.len() as u64;
+    if file.write_at(0, vec![Bytes::from(content)]).await? < len {
+        return Err(std::io::ErrorKind::StorageFull.into());
+    }
+    if sync {
+        file.sync_data().await?;
+    }
+    Ok(())
+}
+
+/// Takes the log offline when a sync is dropped half-way.
+struct AbandonedSync<'a, D: Disk> {
+    log: &'a Log<D>,
+}
+
+impl<D: Disk> Drop for AbandonedSync<'_, D> {
+    fn drop(&mut self) {
+        let dir = self.log.dir();
+        let error = std::io::Error::other("the sync was abandoned");
+        self.log.fail(Operation::Sync, &dir, error);
+    }
+}

@@ -1,0 +1,578 @@
+//! A disk in memory, with the faults and the crashes of real ones.
+//!
+//! For tests, and for simulations of whole clusters. Every call is counted; a fault can be set for the
+//! n-th. [`MemoryDisk::crash`] gives the disk that a crash at this moment would leave:
+//! - after a killed process: everything that was written;
+//! - after a power cut: what was synced, plus whatever part of the rest a seed chooses, block by block:
+//!   names in directories that were not synced may be the old or the new ones, unsynced writes may have
+//!   arrived in part and out of order.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::disk::{DirEntry, Disk, LogFile, LogSlice, OpenMode};
+use crate::base::Timestamp;
+
+/// The piece of a write that reaches the device whole or not at all.
+const BLOCK_BYTES: usize = 512;
+
+/// What a faulty call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The device says no. Nothing is written.
+    Io,
+    /// The disk is full. Nothing is written.
+    DiskFull,
+    /// A write puts down only this many bytes and says so. Other calls are `DiskFull`.
+    Short(usize),
+    /// As `Io` for this call and all that follow; a write puts down its first half before.
+    PowerOff,
+}
+
+/// The calls that are counted, and at which faults may be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Anything that changes bytes or names, or syncs them.
+    Any,
+    Write,
+    Sync,
+}
+
+/// How the machine stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The process was killed: the kernel keeps what was written.
+    Kill,
+    /// The power went; `seed` chooses what of the unsynced survives.
+    Power { seed: u64 },
+}
+
+#[derive(Debug)]
+enum Change {
+    Write { position: u64, bytes: Vec<u8> },
+    Truncate(u64),
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// As of the last sync.
+    synced: Vec<u8>,
+    /// Since then.
+    unsynced: Vec<Change>,
+    allocated: u64,
+    modified: i64,
+}
+
+type Inode = Rc<RefCell<Content>>;
+
+#[derive(Clone, Debug)]
+enum Entry {
+    Dir,
+    File(Inode),
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// As the running system sees it.
+    names: RefCell<BTreeMap<PathBuf, Entry>>,
+    /// As of the last sync of each directory.
+    synced_names: RefCell<BTreeMap<PathBuf, Entry>>,
+    calls: Cell<u64>,
+    writes: Cell<u64>,
+    syncs: Cell<u64>,
+    fault: Cell<Option<(Call, u64, Fault)>>,
+    off: Cell<bool>,
+    now: Cell<i64>,
+}
+
+/// A disk in memory; clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk {
+    shared: Rc<Shared>,
+}
+
+/// A file of a [`MemoryDisk`].
+#[derive(Clone, Debug)]
+pub struct MemoryFile {
+    shared: Rc<Shared>,
+    inode: Inode,
+}
+
+fn not_found(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, path.to_string_lossy().into_owned())
+}
+
+impl Shared {
+    /// Counts a call; what it is to do if a fault is set for it.
+    fn count(&self, call: Call) -> Result<Option<Fault>, io::Error> {
+        if self.off.get() {
+            return Err(io::Error::other("no power"));
+        }
+        self.calls.set(self.calls.get() + 1);
+        let counter = match call {
+            Call::Any => &self.calls,
+            Call::Write => &self.writes,
+            Call::Sync => &self.syncs,
+        };
+        if call != Call::Any {
+            counter.set(counter.get() + 1);
+        }
+        let Some((kind, at, fault)) = self.fault.get() else {
+            return Ok(None);
+        };
+        let due = match kind {
+            Call::Any => self.calls.get() >= at,
+            kind => kind == call && counter.get() >= at,
+        };
+        if !due {
+            return Ok(None);
+        }
+        if fault == Fault::PowerOff {
+            self.off.set(true);
+        } else {
+            self.fault.set(None);
+        }
+        Ok(Some(fault))
+    }
+
+    fn check(&self, call: Call) -> io::Result<()> {
+        match self.count(call)? {
+            None => Ok(()),
+            Some(Fault::Io) => Err(io::Error::from_raw_os_error(libc::EIO)),
+            Some(Fault::DiskFull | Fault::Short(_)) => {
+                Err(io::Error::from_raw_os_error(libc::ENOSPC))
+            }
+            Some(Fault::PowerOff) => Err(io::Error::other("no power")),
+        }
+    }
+}
+
+fn apply(bytes: &mut Vec<u8>, position: u64, data: &[u8]) {
+    let start = position as usize;
+    let end = start + data.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[start..end].copy_from_slice(data);
+}
+
+impl MemoryDisk {
+    pub fn new() -> Self {
+        let disk = Self::default();
+        disk.shared
+            .names
+            .borrow_mut()
+            .insert(PathBuf::from("/"), Entry::Dir);
+        disk
+    }
+
+    /// The `nth` call of this kind from the beginning (from 1), or the next one if that is past, fails so.
+    pub fn set_fault(&self, call: Call, nth: u64, fault: Fault) {
+        self.shared.fault.set(Some((call, nth, fault)));
+    }
+
+    /// Calls of this kind so far.
+    pub fn calls(&self, call: Call) -> u64 {
+        match call {
+            Call::Any => self.shared.calls.get(),
+            Call::Write => self.shared.writes.get(),
+            Call::Sync => self.shared.syncs.get(),
+        }
+    }
+
+    /// The modification time of what is written from now on.
+    pub fn set_time(&self, now: Timestamp) {
+        self.shared.now.set(now.0);
+    }
+
+    /// Bytes allocated behind the end of a file; `None` if there is no such file.
+    pub fn tail_bytes(&self, path: &Path) -> Option<u64> {
+        match self.shared.names.borrow().get(path) {
+            Some(Entry::File(inode)) => {
+                let content = inode.borrow();
+                Some(content.allocated.saturating_sub(content.bytes.len() as u64))
+            }
+            _ => None,
+        }
+    }
+
+    /// Changes a byte of a file behind everyone's back, as a rotten disk does.
+    ///
+    /// Panics if there is no such byte.
+    pub fn flip(&self, path: &Path, position: u64) {
+        let names = self.shared.names.borrow();
+        let Some(Entry::File(inode)) = names.get(path) else {
+            panic!("no file {}", path.display());
+        };
+        let mut content = inode.borrow_mut();
+        content.bytes[position as usize] ^= 0x40;
+        content.synced = content.bytes.clone();
+        content.unsynced.clear();
+    }
+
+    /// The disk that a crash at this moment leaves. This one goes on unharmed.
+    pub fn crash(&self, crash: Crash) -> MemoryDisk {
+        let after = MemoryDisk::default();
+        after.shared.now.set(self.shared.now.get());
+        let mut rng = match crash {
+            Crash::Kill => None,
+            Crash::Power { seed } => Some(fastrand::Rng::with_seed(seed)),
+        };
+        let live = self.shared.names.borrow();
+        let synced = self.shared.synced_names.borrow();
+        let mut names: BTreeMap<PathBuf, Entry> = BTreeMap::new();
+        match &mut rng {
+            None => names = live.clone(),
+            Some(rng) => {
+                let mut paths: Vec<&PathBuf> = live.keys().chain(synced.keys()).collect();
+                paths.sort();
+                paths.dedup();
+                for path in paths {
+                    let chosen = match (live.get(path), synced.get(path)) {
+                        (Some(Entry::Dir), Some(_)) => Some(Entry::Dir),
+                        (new, old) if rng.bool() => new.or(old.filter(|_| new.is_some())).cloned(),
+                        (_, old) => old.cloned(),
+                    };
+                    // Nothing is in a directory that is not there.
+                    let has_parent = path.parent().is_none_or(|dir| names.contains_key(dir));
+                    if let (Some(entry), true) = (chosen, has_parent) {
+                        names.insert(path.clone(), entry);
+                    }
+                }
+            }
+        }
+        // The same content may have two names (a rename that was half done); it stays one file.
+        let mut copies: Vec<(Inode, Inode)> = Vec::new();
+        for entry in names.values_mut() {
+            let Entry::File(inode) = entry else { continue };
+            let known = copies.iter().find(|(old, _)| Rc::ptr_eq(old, inode));
+            let copy = match known {
+                Some((_, copy)) => copy.clone(),
+                None => {
+                    let copy = crashed_content(&inode.borrow(), rng.as_mut());
+                    let copy = Rc::new(RefCell::new(copy));
+                    copies.push((inode.clone(), copy.clone()));
+                    copy
+                }
+            };
+            *entry = Entry::File(copy);
+        }
+        *after.shared.synced_names.borrow_mut() = names.clone();
+        *after.shared.names.borrow_mut() = names;
+        after
+    }
+
+    /// Every file with its content, in the order of paths.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let names = self.shared.names.borrow();
+        names
+            .iter()
+            .filter_map(|(path, entry)| match entry {
+                Entry::Dir => None,
+                Entry::File(inode) => Some((path.clone(), inode.borrow().bytes.clone())),
+            })
+            .collect()
+    }
+
+    fn inode(&self, path: &Path) -> Option<Inode> {
+        match self.shared.names.borrow().get(path) {
+            Some(Entry::File(inode)) => Some(inode.clone()),
+            _ => None,
+        }
+    }
+}
+
+fn crashed_content(content: &Content, rng: Option<&mut fastrand::Rng>) -> Content {
+    let bytes = match rng {
+        None => content.bytes.clone(),
+        Some(rng) => {
+            let mut bytes = content.synced.clone();
+            // Sometimes all, sometimes a prefix of the changes, sometimes any blocks of them.
+            let style = rng.u8(0..4);
+            let prefix = rng.usize(0..=content.unsynced.len());
+            for (i, change) in content.unsynced.iter().enumerate() {
+                match change {
+                    Change::Truncate(len) => {
+                        if style != 3 || rng.bool() {
+                            bytes.resize(*len as usize, 0);
+                        }
+                    }
+                    Change::Write {
+                        position,
+                        bytes: data,
+                    } => match style {
+                        0 => apply(&mut bytes, *position, data),
+                        1 if i < prefix => apply(&mut bytes, *position, data),
+                        1 if i == prefix => {
+                            let cut = rng.usize(0..=data.len());
+                            apply(&mut bytes, *position, &data[..cut]);
+                        }
+                        1 | 2 => {}
+                        _ => {
+                            let mut at = 0;
+                            while at < data.len() {
+                                let absolute = *position as usize + at;
+                                let end =
+                                    (at + BLOCK_BYTES - absolute % BLOCK_BYTES).min(data.len());
+                                if rng.bool() {
+                                    apply(&mut bytes, absolute as u64, &data[at..end]);
+                                }
+                                at = end;
+                            }
+                        }
+                    },
+                }
+            }
+            bytes
+        }
+    };
+    Content {
+        synced: bytes.clone(),
+        allocated: content.allocated.max(bytes.len() as u64),
+        bytes,
+        unsynced: Vec::new(),
+        modified: content.modified,
+    }
+}
+
+impl LogFile for MemoryFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.inode.borrow().bytes.len() as u64)
+    }
+
+    async fn write_at(&self, position: u64, buffers: Vec<Bytes>) -> io::Result<u64> {
+        let mut data = Vec::new();
+        for buffer in &buffers {
+            data.extend_from_slice(buffer);
+        }
+        let (keep, error) = match self.shared.count(Call::Write)? {
+            None => (data.len(), None),
+            Some(Fault::Io) => return Err(io::Error::from_raw_os_error(libc::EIO)),
+            Some(Fault::DiskFull) => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            Some(Fault::Short(len)) => (len.min(data.len()), None),
+            Some(Fault::PowerOff) => (data.len() / 2, Some(io::Error::other("no power"))),
+        };
+        data.truncate(keep);
+        let mut content = self.inode.borrow_mut();
+        apply(&mut content.bytes, position, &data);
+        content.allocated = content.allocated.max(content.bytes.len() as u64);
+        content.modified = self.shared.now.get();
+        content.unsynced.push(Change::Write {
+            position,
+            bytes: data,
+        });
+        match error {
+            None => Ok(keep as u64),
+            Some(error) => Err(error),
+        }
+    }
+
+    async fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let content = self.inode.borrow();
+        let start = usize::try_from(position)
+            .unwrap_or(usize::MAX)
+            .min(content.bytes.len());
+        let len = buffer.len().min(content.bytes.len() - start);
+        buffer[..len].copy_from_slice(&content.bytes[start..start + len]);
+        Ok(len)
+    }
+
+    async fn allocate(&self, position: u64, len: u64) -> io::Result<()> {
+        self.shared.check(Call::Any)?;
+        let mut content = self.inode.borrow_mut();
+        content.allocated = content.allocated.max(position + len);
+        Ok(())
+    }
+
+    async fn truncate(&self, len: u64) -> io::Result<()> {
+        self.shared.check(Call::Any)?;
+        let mut content = self.inode.borrow_mut();
+        content.bytes.resize(len as usize, 0);
+        content.allocated = len;
+        content.unsynced.push(Change::Truncate(len));
+        Ok(())
+    }
+
+    async fn sync_data(&self) -> io::Result<()> {
+        self.shared.check(Call::Sync)?;
+        let mut content = self.inode.borrow_mut();
+        content.synced = content.bytes.clone();
+        content.unsynced.clear();
+        Ok(())
+    }
+
+    fn slice(&self, position: u64, len: u32) -> io::Result<LogSlice> {
+        let content = self.inode.borrow();
+        let start = position as usize;
+        match content.bytes.get(start..start + len as usize) {
+            Some(bytes) => Ok(LogSlice::Bytes(Bytes::copy_from_slice(bytes))),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+impl Disk for MemoryDisk {
+    type File = MemoryFile;
+
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<MemoryFile> {
+        let inode = match self.inode(path) {
+            Some(inode) => inode,
+            None if matches!(mode, OpenMode::Create | OpenMode::Truncate) => {
+                self.shared.check(Call::Any)?;
+                let mut names = self.shared.names.borrow_mut();
+                let parent = path.parent().unwrap_or(Path::new("/"));
+                if !matches!(names.get(parent), Some(Entry::Dir)) {
+                    return Err(not_found(parent));
+                }
+                let inode = Inode::default();
+                inode.borrow_mut().modified = self.shared.now.get();
+                names.insert(path.to_path_buf(), Entry::File(inode.clone()));
+                inode
+            }
+            None => return Err(not_found(path)),
+        };
+        let file = MemoryFile {
+            shared: self.shared.clone(),
+            inode,
+        };
+        if mode == OpenMode::Truncate && file.len()? > 0 {
+            file.truncate(0).await?;
+        }
+        Ok(file)
+    }
+
+    async fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let names = self.shared.names.borrow();
+        if !matches!(names.get(dir), Some(Entry::Dir)) {
+            return Err(not_found(dir));
+        }
+        let mut entries = Vec::new();
+        for (path, entry) in names.iter() {
+            if path.parent() != Some(dir) {
+                continue;
+            }
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+                continue;
+            };
+            let (is_dir, len, modified) = match entry {
+                Entry::Dir => (true, 0, 0),
+                Entry::File(inode) => {
+                    let content = inode.borrow();
+                    (false, content.bytes.len() as u64, content.modified)
+                }
+            };
+            entries.push(DirEntry {
+                name: name.to_owned(),
+                is_dir,
+                len,
+                modified: Timestamp(modified),
+            });
+        }
+        Ok(entries)
+    }
+
+    async fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.shared.check(Call::Any)?;
+        let mut names = self.shared.names.borrow_mut();
+        if names.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        match path.parent() {
+            Some(parent) if !matches!(names.get(parent), Some(Entry::Dir)) => {
+                Err(not_found(parent))
+            }
+            _ => {
+                names.insert(path.to_path_buf(), Entry::Dir);
+                Ok(())
+            }
+        }
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.shared.check(Call::Any)?;
+        let mut names = self.shared.names.borrow_mut();
+        let entry = names.remove(from).ok_or_else(|| not_found(from))?;
+        let inside: Vec<PathBuf> = names
+            .keys()
+            .filter(|path| path.starts_with(from))
+            .cloned()
+            .collect();
+        for path in inside {
+            if let (Some(entry), Ok(rest)) = (names.remove(&path), path.strip_prefix(from)) {
+                names.insert(to.join(rest), entry);
+            }
+        }
+        names.insert(to.to_path_buf(), entry);
+        Ok(())
+    }
+
+    async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.shared.check(Call::Any)?;
+        match self.inode(path) {
+            Some(_) => {
+                self.shared.names.borrow_mut().remove(path);
+                Ok(())
+            }
+            None => Err(not_found(path)),
+        }
+    }
+
+    async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.shared.check(Call::Any)?;
+        let mut names = self.shared.names.borrow_mut();
+        if !matches!(names.get(path), Some(Entry::Dir)) {
+            return Err(not_found(path));
+        }
+        names.retain(|name, _| !name.starts_with(path));
+        Ok(())
+    }
+
+    async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.shared.check(Call::Sync)?;
+        let names = self.shared.names.borrow();
+        let mut synced = self.shared.synced_names.borrow_mut();
+        synced.retain(|path, _| path.parent() != Some(dir));
+        for (path, entry) in names.iter() {
+            // The directory itself and those above it are taken as synced with it.
+            if path.parent() == Some(dir) || dir.starts_with(path) {
+                synced.insert(path.clone(), entry.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_file(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {
+        let inode = self.inode(path).ok_or_else(|| not_found(path))?;
+        let content = inode.borrow();
+        if content.bytes.len() > limit_bytes {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(content.bytes.clone())
+    }
+
+    async fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".tmp");
+        let temporary = PathBuf::from(name);
+        let file = self.open(&temporary, OpenMode::Truncate).await?;
+        let data = Bytes::copy_from_slice(content);
+        let len = data.len() as u64;
+        if file.write_at(0, vec![data]).await? < len {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        file.sync_data().await?;
+        self.rename(&temporary, path).await?;
+        match path.parent() {
+            Some(dir) => self.sync_dir(dir).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn discard(&self, _files: Vec<MemoryFile>) {}
+}

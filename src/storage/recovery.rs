@@ -1,0 +1,995 @@
+//! Opening a log, and bringing it into order after a stop that was not clean.
+//!
+//! 1. Leftovers go: deleted files, staging files of compaction, indexes without a `.log`. A swap of the
+//!    cleaner that had been decided is completed.
+//! 2. After a clean stop the last index entry of the active segment and the headers behind it give the
+//!    log end offset; nothing else is read. If they do not fit, the stop was not clean.
+//! 3. Otherwise every batch from the segment of the recovery point on is checked, and its indexes are
+//!    made anew. What is not a batch ends the log there. If nothing valid follows it is the torn tail of a
+//!    write and is cut. If something does, it is damage: the bytes are kept beside the log
+//!    (`<base>.log.cut-<time>`) and reported.
+//! 4. Producers come from the newest snapshot that is not too new, and from the batches behind it.
+//! 5. What was checked is synced before anybody can read it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::checkpoint::encode_partition_metadata;
+use super::disk::{Disk, LogFile, OpenMode};
+use super::epoch_cache::{EpochCache, LEADER_EPOCH_CHECKPOINT};
+use super::error::{Failure, LogError, Operation};
+use super::index::{OffsetEntry, SparseIndex, TimeEntry, read_entry};
+use super::log::{AllocationBudget, Head, Log, Opened};
+use super::maintenance::write_whole;
+use super::names::{
+    CLEANED_SUFFIX, DELETED_SUFFIX, FileKind, PARTITION_METADATA, SWAP_SUFFIX, cut_file_name,
+    file_name, parse_file_name,
+};
+use super::producer_snapshot;
+use super::producer_state::ProducerState;
+use super::scan::{CheckedScan, Scanned};
+use super::segment::{HeaderWalk, Segment, Step};
+use super::txn_index::AbortedTxn;
+use crate::base::settings::LogSettings;
+use crate::base::{Offset, Timestamp, TopicId};
+use crate::records::BatchHeader;
+use crate::records::control::EndTxnMarker;
+
+/// Largest producer snapshot and epoch checkpoint that are read.
+const SMALL_FILE_BYTES: usize = 256 * 1024 * 1024;
+
+/// Largest control batch that is looked into; markers have less than 100 bytes.
+const MAX_MARKER_BYTES: usize = 4096;
+
+/// What the caller knows of a log that is opened.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// The process was stopped cleanly.
+    pub is_clean: bool,
+    /// From the checkpoint; 0 if there is none.
+    pub recovery_point: Offset,
+    /// From the checkpoint, if it has one.
+    pub log_start_offset: Option<Offset>,
+    /// `producer.id.expiration.ms`
+    pub producer_expiration_ms: i64,
+    /// Of the data directory.
+    pub allocation: Option<Arc<AllocationBudget>>,
+    pub now: Timestamp,
+}
+
+/// Bytes of a log that were neither good nor the torn end of the last write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The log ends here now.
+    pub offset: Offset,
+    /// Bytes that were cut off.
+    pub length: u64,
+    /// Where they are kept.
+    pub kept: Vec<PathBuf>,
+}
+
+/// What opening a log came upon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Segments of which every batch was checked, and their bytes.
+    pub recovered_segments: usize,
+    pub recovered_bytes: u64,
+    /// Bytes of a torn write that were cut off.
+    pub truncated_bytes: u64,
+    /// To be logged as an error.
+    pub damage: Option<Damage>,
+    /// Segments whose indexes were missing or wrong though they should not have been.
+    pub rebuilt_indexes: usize,
+}
+
+struct Loader<'a, D: Disk> {
+    disk: &'a D,
+    dir: &'a Path,
+    settings: &'a LogSettings,
+    now: Timestamp,
+}
+
+/// A segment whose batches were all looked at.
+struct Rebuilt<F> {
+    segment: Segment<F>,
+    head: Head,
+    next_offset: i64,
+    /// Bytes that are batches; the file may have more.
+    valid: u64,
+    /// A valid batch lies behind them.
+    is_damage: bool,
+}
+
+/// The names in a log's folder.
+#[derive(Default)]
+struct Names {
+    /// Length and modification time.
+    logs: BTreeMap<i64, (u64, i64)>,
+    indexes: BTreeMap<i64, u64>,
+    time_indexes: BTreeMap<i64, u64>,
+    txn_indexes: BTreeSet<i64>,
+    snapshots: BTreeSet<i64>,
+    has_epochs: bool,
+}
+
+impl<D: Disk> Log<D> {
+    /// Makes the folder of a new partition, with an empty log that starts at `start_offset`.
+    ///
+    /// Nothing is synced: the first [`flush`](Log::flush) does that, and what a power cut takes before is
+    /// made again from the metadata.
+    pub async fn create(
+        disk: D,
+        dir: Arc<Path>,
+        settings: Arc<LogSettings>,
+        topic_id: TopicId,
+        start_offset: Offset,
+        options: OpenOptions,
+    ) -> Result<Self, LogError> {
+        let io = |operation, path: &Path, error| LogError::Io(Failure::new(operation, path, error));
+        disk.create_dir(&dir)
+            .await
+            .map_err(|error| io(Operation::Open, &dir, error))?;
+        let path = dir.join(PARTITION_METADATA);
+        write_whole(&disk, &path, encode_partition_metadata(topic_id), false)
+            .await
+            .map_err(|error| io(Operation::Write, &path, error))?;
+        let log = Self::from_opened(
+            disk,
+            dir,
+            settings,
+            Opened {
+                segments: VecDeque::from([Segment::new(start_offset.0, options.now.0)]),
+                log_start_offset: start_offset.0,
+                log_end_offset: start_offset.0,
+                recovery_point: start_offset.0,
+                producers: ProducerState::new(options.producer_expiration_ms, start_offset),
+                producer_expiration_ms: options.producer_expiration_ms,
+                epochs: EpochCache::new(),
+                head: Head::new(start_offset.0, options.now.0),
+                budget: options.allocation,
+            },
+        );
+        log.open_active().await?;
+        {
+            let mut state = log.state.borrow_mut();
+            state.created_dirty = true;
+            state.dir_dirty = true;
+            // An idle partition holds no descriptors.
+            state.active_mut().close_files();
+        }
+        Ok(log)
+    }
+
+    /// Opens the log in `dir`, recovering it unless it was stopped cleanly.
+    pub async fn open(
+        disk: D,
+        dir: Arc<Path>,
+        settings: Arc<LogSettings>,
+        options: OpenOptions,
+    ) -> Result<(Self, OpenReport), LogError> {
+        let (opened, report) = {
+            let loader = Loader {
+                disk: &disk,
+                dir: &dir,
+                settings: &settings,
+                now: options.now,
+            };
+            loader.load(&options).await?
+        };
+        Ok((Self::from_opened(disk, dir, settings, opened), report))
+    }
+
+    /// Reads the active segment anew after the log has been cut. Both gates are held.
+    pub(super) async fn rebuild_active(&self, now: Timestamp) -> Result<(), LogError> {
+        let dir = self.dir();
+        let settings = self.settings();
+        let loader = Loader {
+            disk: &self.disk,
+            dir: &dir,
+            settings: &settings,
+            now,
+        };
+        let (base_offset, start, expiration_ms, epochs) = {
+            let mut state = self.state.borrow_mut();
+            state.active_mut().close_files();
+            (
+                state.active().base_offset,
+                state.log_start_offset,
+                state.producer_expiration_ms,
+                state.epochs.clone(),
+            )
+        };
+        let result = async {
+            let file = loader.open(base_offset, FileKind::Log).await?;
+            let len = loader.io(Operation::Read, base_offset, FileKind::Log, file.len())?;
+            let rebuilt = loader.rebuild(base_offset, file, len, base_offset).await?;
+            let names = loader.list().await?;
+            let mut segments = VecDeque::new();
+            {
+                let mut state = self.state.borrow_mut();
+                state.segments.pop_back();
+                state.head = rebuilt.head;
+                state.segments.push_back(rebuilt.segment);
+                for segment in &state.segments {
+                    segments.push_back((segment.base_offset, segment.size));
+                }
+            }
+            for &snapshot in names.snapshots.range(rebuilt.next_offset + 1..) {
+                loader.remove(snapshot, FileKind::Snapshot).await?;
+            }
+            let mut epochs = epochs;
+            let producers = loader
+                .load_producers(
+                    &segments,
+                    &names,
+                    start,
+                    rebuilt.next_offset,
+                    &BTreeSet::from([base_offset]),
+                    &mut epochs,
+                    expiration_ms,
+                )
+                .await?;
+            let mut state = self.state.borrow_mut();
+            state.log_end_offset = rebuilt.next_offset;
+            state.producers = producers;
+            state.epochs_dirty = true;
+            state.epochs = epochs;
+            state
+                .snapshots
+                .retain(|(offset, _)| offset.0 <= rebuilt.next_offset);
+            state.forget_positions();
+            Ok::<(), LogError>(())
+        }
+        .await;
+        match result {
+            // The memory no longer says what the files say.
+            Err(LogError::Io(failure)) => {
+                let error = io::Error::new(failure.error.kind(), failure.error.to_string());
+                Err(self.fail(failure.operation, Path::new(&*failure.path), error))
+            }
+            other => other,
+        }
+    }
+}
+
+impl<D: Disk> Loader<'_, D> {
+    fn path(&self, base_offset: i64, kind: FileKind) -> PathBuf {
+        self.dir.join(file_name(Offset(base_offset), kind))
+    }
+
+    fn io<T>(
+        &self,
+        operation: Operation,
+        base_offset: i64,
+        kind: FileKind,
+        result: io::Result<T>,
+    ) -> Result<T, LogError> {
+        result.map_err(|error| {
+            LogError::Io(Failure::new(
+                operation,
+                &self.path(base_offset, kind),
+                error,
+            ))
+        })
+    }
+
+    async fn open(&self, base_offset: i64, kind: FileKind) -> Result<D::File, LogError> {
+        let path = self.path(base_offset, kind);
+        let file = self.disk.open(&path, OpenMode::Write).await;
+        self.io(Operation::Open, base_offset, kind, file)
+    }
+
+    async fn remove(&self, base_offset: i64, kind: FileKind) -> Result<(), LogError> {
+        self.remove_path(&self.path(base_offset, kind)).await
+    }
+
+    async fn remove_path(&self, path: &Path) -> Result<(), LogError> {
+        match self.disk.remove_file(path).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(LogError::Io(Failure::new(Operation::Remove, path, error)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> Result<(), LogError> {
+        let result = self.disk.rename(from, to).await;
+        result.map_err(|error| LogError::Io(Failure::new(Operation::Rename, from, error)))
+    }
+
+    async fn list(&self) -> Result<Names, LogError> {
+        let entries = self
+            .disk
+            .list(self.dir)
+            .await
+            .map_err(|error| LogError::Io(Failure::new(Operation::List, self.dir, error)))?;
+        let mut names = Names::default();
+        for entry in entries.into_iter().filter(|entry| !entry.is_dir) {
+            names.has_epochs |= entry.name == LEADER_EPOCH_CHECKPOINT;
+            let Some((offset, kind)) = parse_file_name(&entry.name) else {
+                continue;
+            };
+            match kind {
+                FileKind::Log => {
+                    names.logs.insert(offset.0, (entry.len, entry.modified.0));
+                }
+                FileKind::Index => {
+                    names.indexes.insert(offset.0, entry.len);
+                }
+                FileKind::TimeIndex => {
+                    names.time_indexes.insert(offset.0, entry.len);
+                }
+                FileKind::TxnIndex => {
+                    names.txn_indexes.insert(offset.0);
+                }
+                FileKind::Snapshot => {
+                    names.snapshots.insert(offset.0);
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// Removes what a crash has left half done.
+    async fn tidy(&self) -> Result<(), LogError> {
+        let entries = self
+            .disk
+            .list(self.dir)
+            .await
+            .map_err(|error| LogError::Io(Failure::new(Operation::List, self.dir, error)))?;
+        let mut swaps = Vec::new();
+        let mut first_cleaned = i64::MAX;
+        for entry in entries.iter().filter(|entry| !entry.is_dir) {
+            let path = self.dir.join(&entry.name);
+            let name = entry.name.as_str();
+            if let Some(stem) = name.strip_suffix(CLEANED_SUFFIX) {
+                if let Some((offset, FileKind::Log)) = parse_file_name(stem) {
+                    first_cleaned = first_cleaned.min(offset.0);
+                }
+                self.remove_path(&path).await?;
+            } else if name.ends_with(DELETED_SUFFIX) || name.ends_with(".tmp") {
+                self.remove_path(&path).await?;
+            } else if let Some(stem) = name.strip_suffix(SWAP_SUFFIX) {
+                match parse_file_name(stem) {
+                    Some((offset, FileKind::Log)) => swaps.push((offset.0, path, entry.len)),
+                    // Indexes are made anew.
+                    _ => self.remove_path(&path).await?,
+                }
+            }
+        }
+        for (base_offset, path, len) in swaps {
+            if base_offset >= first_cleaned {
+                // Part of a split that was not finished: the originals are still there.
+                self.remove_path(&path).await?;
+                continue;
+            }
+            let file = self
+                .disk
+                .open(&path, OpenMode::Read)
+                .await
+                .map_err(|error| LogError::Io(Failure::new(Operation::Open, &path, error)))?;
+            let mut scan = CheckedScan::new(file, len, base_offset);
+            while let Scanned::Batch { .. } = scan
+                .next()
+                .await
+                .map_err(|error| LogError::Io(Failure::new(Operation::Read, &path, error)))?
+            {
+            }
+            // The segments that it replaces.
+            let names = self.list().await?;
+            let end = scan.next_offset.max(base_offset + 1);
+            for &old in names.logs.range(base_offset..end).map(|(old, _)| old) {
+                for kind in [FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex] {
+                    self.remove(old, kind).await?;
+                }
+                if old != base_offset {
+                    self.remove(old, FileKind::Log).await?;
+                }
+            }
+            self.rename(&path, &self.path(base_offset, FileKind::Log))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn load(&self, options: &OpenOptions) -> Result<(Opened<D::File>, OpenReport), LogError> {
+        self.tidy().await?;
+        let mut names = self.list().await?;
+        let mut report = OpenReport::default();
+        for (offset, kind) in orphans(&names) {
+            self.remove(offset, kind).await?;
+        }
+        let mut segments: VecDeque<Segment<D::File>> = VecDeque::new();
+        let mut rebuilt_bases = BTreeSet::new();
+        let mut head = None;
+        let mut next_offset = 0;
+        let bases: Vec<i64> = names.logs.keys().copied().collect();
+        for (i, &base_offset) in bases.iter().enumerate() {
+            let (len, modified) = names.logs[&base_offset];
+            let next_base = bases.get(i + 1).copied();
+            let is_suspect =
+                !options.is_clean && next_base.is_none_or(|next| next > options.recovery_point.0);
+            if !is_suspect
+                && let Some((segment, its_head, its_end)) = self
+                    .load_clean(base_offset, len, modified, next_base, &names)
+                    .await?
+            {
+                segments.push_back(segment);
+                next_offset = its_end;
+                head = Some(its_head);
+                continue;
+            }
+            let file = self.open(base_offset, FileKind::Log).await?;
+            let rebuilt = self
+                .rebuild(base_offset, file.clone(), len, next_offset.max(base_offset))
+                .await?;
+            rebuilt_bases.insert(base_offset);
+            report.recovered_segments += 1;
+            report.recovered_bytes += rebuilt.valid;
+            report.rebuilt_indexes += usize::from(!is_suspect);
+            let mut segment = rebuilt.segment;
+            segment.last_modified = modified;
+            segments.push_back(segment);
+            next_offset = rebuilt.next_offset;
+            head = Some(rebuilt.head);
+            let later: Vec<i64> = bases[i + 1..].to_vec();
+            let later_bytes: u64 = later.iter().map(|base| names.logs[base].0).sum();
+            let overlaps = next_base.is_some_and(|next| next < next_offset);
+            if rebuilt.valid < len || overlaps {
+                let bad = len - rebuilt.valid;
+                let is_damage = rebuilt.is_damage || later_bytes > 0;
+                if is_damage {
+                    let mut kept = Vec::new();
+                    if bad > 0 {
+                        kept.push(
+                            self.keep_tail(base_offset, &file, rebuilt.valid, len)
+                                .await?,
+                        );
+                    }
+                    for &later in &later {
+                        kept.extend(self.keep_segment(later, names.logs[&later].0).await?);
+                    }
+                    report.damage = Some(Damage {
+                        offset: Offset(next_offset),
+                        length: bad + later_bytes,
+                        kept,
+                    });
+                } else {
+                    report.truncated_bytes += bad;
+                }
+                for &later in &later {
+                    for kind in [
+                        FileKind::Log,
+                        FileKind::Index,
+                        FileKind::TimeIndex,
+                        FileKind::TxnIndex,
+                    ] {
+                        self.remove(later, kind).await?;
+                    }
+                }
+            }
+            // Also gives back what was allocated behind the end.
+            let cut = file.truncate(rebuilt.valid).await;
+            self.io(Operation::Truncate, base_offset, FileKind::Log, cut)?;
+            if rebuilt.valid < len || overlaps {
+                break;
+            }
+        }
+        let wanted_start = options.log_start_offset.map_or(0, |offset| offset.0);
+        if segments.is_empty() {
+            segments.push_back(Segment::new(wanted_start, self.now.0));
+            next_offset = wanted_start;
+        }
+        let first = segments[0].base_offset;
+        let mut log_start_offset = wanted_start.max(first);
+        if log_start_offset > next_offset {
+            // All that is left lies below the log start: records that were deleted, while what came after
+            // them did not survive. The log begins anew where readers were told that it starts.
+            for segment in segments.drain(..) {
+                for kind in [
+                    FileKind::Log,
+                    FileKind::Index,
+                    FileKind::TimeIndex,
+                    FileKind::TxnIndex,
+                ] {
+                    self.remove(segment.base_offset, kind).await?;
+                }
+            }
+            segments.push_back(Segment::new(log_start_offset, self.now.0));
+            next_offset = log_start_offset;
+            rebuilt_bases.clear();
+            head = None;
+        }
+        log_start_offset = log_start_offset.max(segments[0].base_offset);
+        let head = head.unwrap_or_else(|| Head::new(next_offset, self.now.0));
+        for &snapshot in names.snapshots.clone().range(next_offset + 1..) {
+            self.remove(snapshot, FileKind::Snapshot).await?;
+            names.snapshots.remove(&snapshot);
+        }
+        let mut epochs = self.load_epochs(&names).await?;
+        let bounds: VecDeque<(i64, u32)> =
+            segments.iter().map(|s| (s.base_offset, s.size)).collect();
+        let producers = self
+            .load_producers(
+                &bounds,
+                &names,
+                log_start_offset,
+                next_offset,
+                &rebuilt_bases,
+                &mut epochs,
+                options.producer_expiration_ms,
+            )
+            .await?;
+        epochs.truncate_from_end(Offset(next_offset));
+        epochs.truncate_from_start(Offset(log_start_offset));
+        self.remove_stray_snapshots(&names, &segments, next_offset)
+            .await?;
+        let mut recovery_point = options.recovery_point.0.clamp(0, next_offset);
+        if options.is_clean {
+            recovery_point = next_offset;
+        }
+        if !rebuilt_bases.is_empty() {
+            self.sync_rebuilt(&mut segments, &rebuilt_bases).await?;
+            if !options.is_clean {
+                recovery_point = next_offset;
+            }
+            let path = self.dir.join(LEADER_EPOCH_CHECKPOINT);
+            self.disk
+                .replace_file(&path, &epochs.encode())
+                .await
+                .map_err(|error| LogError::Io(Failure::new(Operation::Checkpoint, &path, error)))?;
+        }
+        if !rebuilt_bases.is_empty() || !options.is_clean {
+            self.disk
+                .sync_dir(self.dir)
+                .await
+                .map_err(|error| LogError::Io(Failure::new(Operation::Sync, self.dir, error)))?;
+        }
+        Ok((
+            Opened {
+                segments,
+                log_start_offset,
+                log_end_offset: next_offset,
+                recovery_point: recovery_point.max(log_start_offset),
+                producers,
+                producer_expiration_ms: options.producer_expiration_ms,
+                epochs,
+                head,
+                budget: options.allocation.clone(),
+            },
+            report,
+        ))
+    }
+
+    /// A segment by its indexes; `None` if they do not fit its `.log`.
+    async fn load_clean(
+        &self,
+        base_offset: i64,
+        len: u64,
+        modified: i64,
+        next_base: Option<i64>,
+        names: &Names,
+    ) -> Result<Option<(Segment<D::File>, Head, i64)>, LogError> {
+        let (Some(&index_len), Some(&time_len)) = (
+            names.indexes.get(&base_offset),
+            names.time_indexes.get(&base_offset),
+        ) else {
+            // A segment without batches needs none.
+            if len == 0 {
+                let segment = Segment::new(base_offset, modified);
+                let head = Head::new(base_offset, self.now.0);
+                return Ok(Some((segment, head, base_offset)));
+            }
+            return Ok(None);
+        };
+        let (Ok(size), true) = (u32::try_from(len), index_len % 8 == 0 && time_len % 12 == 0)
+        else {
+            return Ok(None);
+        };
+        let mut segment = Segment::new(base_offset, modified);
+        let (Ok(index_entries), Ok(time_entries)) =
+            (u32::try_from(index_len / 8), u32::try_from(time_len / 12))
+        else {
+            return Ok(None);
+        };
+        segment.size = size;
+        segment.synced_size = size;
+        segment.indexes_synced = true;
+        segment.has_txn_index = names.txn_indexes.contains(&base_offset);
+        segment.offset_index = SparseIndex::closed(index_entries);
+        segment.time_index = SparseIndex::closed(time_entries);
+        let mut last_position = 0;
+        if index_entries > 0 {
+            let entry = self
+                .last_entry::<8>(base_offset, FileKind::Index, index_entries)
+                .await?;
+            let entry = OffsetEntry::decode(entry);
+            if entry.position >= size || entry.relative_offset > i32::MAX as u32 {
+                return Ok(None);
+            }
+            last_position = entry.position;
+        }
+        if time_entries > 0 {
+            let entry = self
+                .last_entry::<12>(base_offset, FileKind::TimeIndex, time_entries)
+                .await?;
+            let entry = TimeEntry::decode(entry);
+            if entry.relative_offset > i32::MAX as u32 || entry.timestamp < 0 {
+                return Ok(None);
+            }
+            segment.max_timestamp = entry.timestamp;
+            segment.max_timestamp_offset = base_offset + i64::from(entry.relative_offset);
+        }
+        let mut head = Head::new(base_offset, self.now.0);
+        if let Some(next_base) = next_base {
+            return Ok(Some((segment, head, next_base)));
+        }
+        // The active segment: where does it end?
+        head.size = u64::from(size);
+        head.index_entries = index_entries;
+        head.time_entries = time_entries;
+        head.last_time_entry = segment.max_timestamp;
+        let mut next_offset = base_offset;
+        if size > 0 {
+            let file = self.open(base_offset, FileKind::Log).await?;
+            let read = |error| {
+                LogError::Io(Failure::new(
+                    Operation::Read,
+                    &self.path(base_offset, FileKind::Log),
+                    error,
+                ))
+            };
+            let mut first = HeaderWalk::new(file.clone(), 0, len);
+            match first.next().await.map_err(read)? {
+                Step::Batch { header, .. } if header.base_offset.0 >= base_offset => {
+                    head.first_timestamp = Some(header.max_timestamp.0);
+                }
+                _ => return Ok(None),
+            }
+            let mut walk = HeaderWalk::new(file, u64::from(last_position), len);
+            loop {
+                match walk.next().await.map_err(read)? {
+                    Step::Batch { header, .. } => {
+                        if header.base_offset.0 < next_offset {
+                            return Ok(None);
+                        }
+                        next_offset = header.next_offset().0;
+                        if header.max_timestamp.0 > segment.max_timestamp {
+                            segment.max_timestamp = header.max_timestamp.0;
+                            segment.max_timestamp_offset = header.last_offset().0;
+                        }
+                    }
+                    Step::End => break,
+                    Step::Bad { .. } => return Ok(None),
+                }
+            }
+        }
+        head.bytes_since_index = u64::from(size - last_position);
+        head.max_timestamp = segment.max_timestamp;
+        head.max_timestamp_offset = segment.max_timestamp_offset;
+        Ok(Some((segment, head, next_offset)))
+    }
+
+    async fn last_entry<const N: usize>(
+        &self,
+        base_offset: i64,
+        kind: FileKind,
+        entries: u32,
+    ) -> Result<[u8; N], LogError> {
+        let path = self.path(base_offset, kind);
+        let file = self.disk.open(&path, OpenMode::Read).await;
+        let file = self.io(Operation::Open, base_offset, kind, file)?;
+        let entry = read_entry(&file, entries - 1).await;
+        self.io(Operation::Read, base_offset, kind, entry)
+    }
+
+    /// Checks every batch of a segment and writes its indexes anew.
+    async fn rebuild(
+        &self,
+        base_offset: i64,
+        file: D::File,
+        len: u64,
+        next_offset: i64,
+    ) -> Result<Rebuilt<D::File>, LogError> {
+        let read = |error| {
+            LogError::Io(Failure::new(
+                Operation::Read,
+                &self.path(base_offset, FileKind::Log),
+                error,
+            ))
+        };
+        let mut head = Head::new(base_offset, self.now.0);
+        let mut segment = Segment::new(base_offset, self.now.0);
+        let mut index = BytesMut::new();
+        let mut time_index = BytesMut::new();
+        let mut scan = CheckedScan::new(file, len, next_offset);
+        let mut is_bad = false;
+        loop {
+            match scan.next().await.map_err(read)? {
+                Scanned::Batch { header }
+                    if header.last_offset().0 - base_offset <= i64::from(i32::MAX) =>
+                {
+                    let (offset, time) = head.add(
+                        self.settings.index_interval_bytes,
+                        header.size_in_bytes() as u64,
+                        header.last_offset().0,
+                        header.max_timestamp.0,
+                    );
+                    if let Some(entry) = offset {
+                        index.extend_from_slice(&entry.encode());
+                    }
+                    if let Some(entry) = time {
+                        time_index.extend_from_slice(&entry.encode());
+                    }
+                }
+                Scanned::End => break,
+                Scanned::Bad | Scanned::Batch { .. } => {
+                    is_bad = true;
+                    break;
+                }
+            }
+        }
+        let valid = head.size;
+        let is_damage = is_bad && scan.valid_batch_follows().await.map_err(read)?;
+        if let Some(entry) = head.time_entry() {
+            time_index.extend_from_slice(&entry.encode());
+        }
+        segment.size = u32::try_from(valid).map_err(|_| LogError::Corrupt {
+            path: self
+                .path(base_offset, FileKind::Log)
+                .to_string_lossy()
+                .into(),
+            position: valid,
+        })?;
+        segment.max_timestamp = head.max_timestamp;
+        segment.max_timestamp_offset = head.max_timestamp_offset;
+        for (kind, content) in [
+            (FileKind::Index, &index),
+            (FileKind::TimeIndex, &time_index),
+        ] {
+            let path = self.path(base_offset, kind);
+            let written = write_whole(self.disk, &path, content.to_vec(), false).await;
+            self.io(Operation::Write, base_offset, kind, written)?;
+        }
+        segment.offset_index = SparseIndex::closed((index.len() / 8) as u32);
+        segment.time_index = SparseIndex::closed((time_index.len() / 12) as u32);
+        let next_offset = if valid == 0 {
+            base_offset
+        } else {
+            scan.next_offset
+        };
+        Ok(Rebuilt {
+            segment,
+            head,
+            next_offset,
+            valid,
+            is_damage,
+        })
+    }
+
+    /// Copies what is about to be cut off beside the log.
+    async fn keep_tail(
+        &self,
+        base_offset: i64,
+        file: &D::File,
+        from: u64,
+        to: u64,
+    ) -> Result<PathBuf, LogError> {
+        let path = self.dir.join(cut_file_name(Offset(base_offset), self.now));
+        let copy = async {
+            let kept = self.disk.open(&path, OpenMode::Truncate).await?;
+            let mut at = from;
+            while at < to {
+                let mut chunk = vec![0; (to - at).min(1024 * 1024) as usize];
+                let read = file.read_at(at, &mut chunk).await?;
+                if read == 0 {
+                    break;
+                }
+                chunk.truncate(read);
+                let written = kept.write_at(at - from, vec![Bytes::from(chunk)]).await?;
+                if written < read as u64 {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                at += read as u64;
+            }
+            kept.sync_data().await
+        };
+        copy.await
+            .map_err(|error| LogError::Io(Failure::new(Operation::Write, &path, error)))?;
+        Ok(path)
+    }
+
+    /// Sets a whole segment behind damage aside.
+    async fn keep_segment(&self, base_offset: i64, len: u64) -> Result<Option<PathBuf>, LogError> {
+        if len == 0 {
+            return Ok(None);
+        }
+        let to = self.dir.join(cut_file_name(Offset(base_offset), self.now));
+        self.rename(&self.path(base_offset, FileKind::Log), &to)
+            .await?;
+        Ok(Some(to))
+    }
+
+    async fn load_epochs(&self, names: &Names) -> Result<EpochCache, LogError> {
+        if !names.has_epochs {
+            return Ok(EpochCache::new());
+        }
+        let path = self.dir.join(LEADER_EPOCH_CHECKPOINT);
+        match self.disk.read_file(&path, SMALL_FILE_BYTES).await {
+            // What cannot be read is gathered from the log again, as far as it is read.
+            Ok(bytes) => Ok(EpochCache::decode(&bytes).unwrap_or_default()),
+            Err(error) => Err(LogError::Io(Failure::new(Operation::Read, &path, error))),
+        }
+    }
+
+    /// The producers at `end`: from a snapshot and the batches behind it. Writes the transaction indexes
+    /// of the segments in `rebuilt`.
+    #[allow(clippy::too_many_arguments)]
+    async fn load_producers(
+        &self,
+        segments: &VecDeque<(i64, u32)>,
+        names: &Names,
+        start: i64,
+        end: i64,
+        rebuilt: &BTreeSet<i64>,
+        epochs: &mut EpochCache,
+        expiration_ms: i64,
+    ) -> Result<ProducerState, LogError> {
+        // Transactions that end in a rebuilt segment must be seen from their beginning.
+        let newest = rebuilt.first().copied().unwrap_or(end).min(end);
+        let mut state = ProducerState::new(expiration_ms, Offset(start));
+        let mut from = start;
+        for &offset in names.snapshots.range(start..=newest.max(start)).rev() {
+            let path = self.path(offset, FileKind::Snapshot);
+            let Ok(bytes) = self.disk.read_file(&path, SMALL_FILE_BYTES).await else {
+                continue;
+            };
+            match producer_snapshot::decode(&bytes) {
+                Ok(entries) => {
+                    state = ProducerState::from_snapshot(
+                        expiration_ms,
+                        entries,
+                        Offset(offset),
+                        self.now,
+                    );
+                    from = offset;
+                    break;
+                }
+                Err(_) => self.remove_path(&path).await?,
+            }
+        }
+        for (i, &(base_offset, size)) in segments.iter().enumerate() {
+            let next_base = segments.get(i + 1).map_or(end, |next| next.0);
+            let is_rebuilt = rebuilt.contains(&base_offset);
+            if next_base <= from && !is_rebuilt || size == 0 {
+                continue;
+            }
+            let file = self.open(base_offset, FileKind::Log).await?;
+            let mut walk = HeaderWalk::new(file.clone(), 0, u64::from(size));
+            let mut aborted: Vec<AbortedTxn> = Vec::new();
+            let read = |error| {
+                LogError::Io(Failure::new(
+                    Operation::Read,
+                    &self.path(base_offset, FileKind::Log),
+                    error,
+                ))
+            };
+            while let Step::Batch { position, header } = walk.next().await.map_err(read)? {
+                if is_rebuilt {
+                    epochs.assign(header.partition_leader_epoch, header.base_offset);
+                }
+                if header.base_offset.0 < from || header.base_offset.0 >= end {
+                    continue;
+                }
+                let marker = self.marker(&file, position, &header).await.map_err(read)?;
+                let completed = state.update(&header, marker.as_ref());
+                aborted.extend(completed.and_then(|completed| completed.aborted()));
+            }
+            if is_rebuilt {
+                self.write_txn_index(base_offset, names, &aborted).await?;
+            }
+        }
+        if state.map_end_offset().0 < end {
+            state.set_map_end_offset(Offset(end));
+        }
+        Ok(state)
+    }
+
+    async fn write_txn_index(
+        &self,
+        base_offset: i64,
+        names: &Names,
+        aborted: &[AbortedTxn],
+    ) -> Result<(), LogError> {
+        if aborted.is_empty() && !names.txn_indexes.contains(&base_offset) {
+            return Ok(());
+        }
+        let content: Vec<u8> = aborted.iter().flat_map(|txn| txn.encode()).collect();
+        let path = self.path(base_offset, FileKind::TxnIndex);
+        let written = write_whole(self.disk, &path, content, true).await;
+        self.io(Operation::Write, base_offset, FileKind::TxnIndex, written)
+    }
+
+    async fn marker(
+        &self,
+        file: &D::File,
+        position: u64,
+        header: &BatchHeader,
+    ) -> io::Result<Option<EndTxnMarker>> {
+        if !header.is_control() || header.size_in_bytes() > MAX_MARKER_BYTES {
+            return Ok(None);
+        }
+        let mut batch = vec![0; header.size_in_bytes()];
+        let read = file.read_at(position, &mut batch).await?;
+        batch.truncate(read);
+        Ok(EndTxnMarker::of_batch(header, &batch).unwrap_or(None))
+    }
+
+    /// Removes snapshots that belong to no segment, except the newest.
+    async fn remove_stray_snapshots(
+        &self,
+        names: &Names,
+        segments: &VecDeque<Segment<D::File>>,
+        end: i64,
+    ) -> Result<(), LogError> {
+        let newest = names.snapshots.last().copied();
+        for &offset in &names.snapshots {
+            let is_base = segments.iter().any(|s| s.base_offset == offset);
+            if !is_base && Some(offset) != newest && offset != end {
+                self.remove(offset, FileKind::Snapshot).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn sync_rebuilt(
+        &self,
+        segments: &mut VecDeque<Segment<D::File>>,
+        rebuilt: &BTreeSet<i64>,
+    ) -> Result<(), LogError> {
+        for segment in segments {
+            if !rebuilt.contains(&segment.base_offset) {
+                continue;
+            }
+            for kind in [FileKind::Log, FileKind::Index, FileKind::TimeIndex] {
+                let file = self.open(segment.base_offset, kind).await?;
+                let synced = file.sync_data().await;
+                self.io(Operation::Sync, segment.base_offset, kind, synced)?;
+            }
+            segment.synced_size = segment.size;
+            segment.indexes_synced = true;
+        }
+        Ok(())
+    }
+}
+
+/// Indexes without a `.log`.
+fn orphans(names: &Names) -> Vec<(i64, FileKind)> {
+    let lists = [
+        (
+            FileKind::Index,
+            names.indexes.keys().copied().collect::<Vec<i64>>(),
+        ),
+        (
+            FileKind::TimeIndex,
+            names.time_indexes.keys().copied().collect(),
+        ),
+        (
+            FileKind::TxnIndex,
+            names.txn_indexes.iter().copied().collect(),
+        ),
+    ];
+    let mut orphans = Vec::new();
+    for (kind, offsets) in lists {
+        for offset in offsets {
+            if !names.logs.contains_key(&offset) {
+                orphans.push((offset, kind));
+            }
+        }
+    }
+    orphans
+}

@@ -1,0 +1,317 @@
+//! The log loses records at either end: retention and DeleteRecords at the front, truncation at the back.
+
+use super::disk::{Disk, LogFile};
+use super::error::{LogError, Operation};
+use super::log::{Head, Log, State};
+use super::names::FileKind;
+use super::segment::{Segment, Step};
+use crate::base::{Offset, Timestamp};
+
+/// Every file that a segment may have. The `.log` goes first: what is left of the others after a crash is
+/// recognised by its absence.
+const FILES: [FileKind; 5] = [
+    FileKind::Log,
+    FileKind::Index,
+    FileKind::TimeIndex,
+    FileKind::TxnIndex,
+    FileKind::Snapshot,
+];
+
+/// What [`Log::delete_old_segments`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    pub segments: usize,
+    pub bytes: u64,
+    /// The log start offset moved: its checkpoint should be written.
+    pub log_start_moved: bool,
+}
+
+impl<D: Disk> Log<D> {
+    /// Raises the log start offset: everything below is gone for readers at once (KIP-107). Whole segments
+    /// below it are removed by the next [`delete_old_segments`](Self::delete_old_segments).
+    ///
+    /// Returns the log start offset, which never moves back. `OffsetOutOfRange` above `high_watermark`.
+    /// The new value survives a crash once the caller has written the checkpoint of log start offsets.
+    pub fn delete_records(
+        &self,
+        before: Offset,
+        high_watermark: Offset,
+    ) -> Result<Offset, LogError> {
+        let mut state = self.state.borrow_mut();
+        state.check()?;
+        if before > high_watermark || before.0 < 0 {
+            return Err(LogError::OffsetOutOfRange {
+                offset: before,
+                log_start_offset: Offset(state.log_start_offset),
+                log_end_offset: Offset(state.log_end_offset),
+            });
+        }
+        if before.0 > state.log_start_offset {
+            raise_log_start(&mut state, before.0);
+        }
+        Ok(Offset(state.log_start_offset))
+    }
+
+    /// Removes the oldest segments as far as retention says, and those below the log start offset.
+    ///
+    /// As in Kafka: only whole segments below `high_watermark`; by `retention.ms` when a segment's largest
+    /// timestamp is older; by `retention.bytes` while the rest still reaches it; -1 is no limit. When all
+    /// has expired the active segment is closed and goes too. A compacted topic keeps everything above its
+    /// log start offset.
+    pub async fn delete_old_segments(
+        &self,
+        now: Timestamp,
+        high_watermark: Offset,
+    ) -> Result<Deleted, LogError> {
+        let _gate = self.gate.enter().await;
+        let settings = self.settings();
+        let (count, all) = {
+            let state = self.state.borrow();
+            state.check()?;
+            let by_policy = settings.cleanup_policy.delete && !settings.cleanup_policy.compact;
+            let mut count = by_log_start(&state, high_watermark);
+            if by_policy {
+                count = count
+                    .max(by_size(&state, settings.retention_bytes, high_watermark))
+                    .max(by_time(&state, settings.retention_ms, now, high_watermark));
+            }
+            (count, count == state.segments.len())
+        };
+        if count == 0 {
+            return Ok(Deleted::default());
+        }
+        if all {
+            if self.staged_end_offset() != self.log_end_offset() {
+                // The next segment begins where the staged batches have not been placed: another time.
+                return self.remove_front(count - 1).await;
+            }
+            self.roll_active(now).await?;
+        }
+        self.remove_front(count).await
+    }
+
+    /// Removes the first `count` segments, of which the active one is none. The gate is held.
+    async fn remove_front(&self, count: usize) -> Result<Deleted, LogError> {
+        let (removed, log_start_moved) = {
+            let mut state = self.state.borrow_mut();
+            if count == 0 {
+                return Ok(Deleted::default());
+            }
+            assert!(count < state.segments.len());
+            let removed: Vec<Segment<D::File>> = state.segments.drain(..count).collect();
+            state.generation += 1;
+            state.dir_dirty = true;
+            let first = state.segments[0].base_offset;
+            let moved = first > state.log_start_offset;
+            if moved {
+                raise_log_start(&mut state, first);
+            }
+            (removed, moved)
+        };
+        let mut deleted = Deleted {
+            segments: removed.len(),
+            bytes: 0,
+            log_start_moved,
+        };
+        // Oldest first, so that a crash leaves a log without a hole.
+        for segment in removed {
+            deleted.bytes += u64::from(segment.size);
+            self.remove_segment(segment).await?;
+        }
+        Ok(deleted)
+    }
+
+    async fn remove_segment(&self, mut segment: Segment<D::File>) -> Result<(), LogError> {
+        for kind in FILES {
+            let path = self.path(segment.base_offset, kind);
+            match self.disk.remove_file(&path).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.fail(Operation::Remove, &path, error)),
+            }
+        }
+        // Readers under way hold the file open; otherwise its blocks are freed now.
+        let file = segment.file.take();
+        drop(segment);
+        self.disk.discard(file.into_iter().collect()).await;
+        Ok(())
+    }
+
+    /// Cuts the log to end at `offset`, a batch boundary; inside a batch, the whole batch goes. What is
+    /// staged is dropped.
+    ///
+    /// A log that begins behind `offset` is emptied and starts there.
+    pub async fn truncate_to(&self, offset: Offset, now: Timestamp) -> Result<(), LogError> {
+        let first = {
+            let state = self.state.borrow();
+            state.check()?;
+            state.segments[0].base_offset
+        };
+        if offset.0 < first {
+            return self.truncate_fully_and_start_at(offset, now).await;
+        }
+        let _flush = self.flush_gate.enter().await;
+        let _gate = self.gate.enter().await;
+        {
+            let mut state = self.state.borrow_mut();
+            state.check()?;
+            if offset.0 >= state.log_end_offset {
+                // Only what is not written goes, and it never counted.
+                let is_staged = state.head.size != u64::from(state.active().size)
+                    || state.head.base_offset != state.active().base_offset;
+                if !is_staged {
+                    return Ok(());
+                }
+            }
+            let end = state.log_end_offset.min(offset.0);
+            state.log_end_offset = end;
+            state.log_start_offset = state.log_start_offset.min(end);
+            state.recovery_point = state.recovery_point.min(end);
+            state.forget_positions();
+            state.epochs_dirty |= state.epochs.truncate_from_end(Offset(end));
+        }
+        let end = self.log_end_offset().0;
+        // Later segments go, the newest first.
+        loop {
+            let last = {
+                let mut state = self.state.borrow_mut();
+                let is_behind = state.active().base_offset >= end && state.segments.len() > 1;
+                if !is_behind {
+                    break;
+                }
+                state.dir_dirty = true;
+                state.segments.pop_back()
+            };
+            if let Some(segment) = last {
+                self.remove_segment(segment).await?;
+            }
+        }
+        let (base_offset, size) = {
+            let state = self.state.borrow();
+            (state.active().base_offset, state.active().size)
+        };
+        let mut walk = self.walk(base_offset, 0, size).await?;
+        let (mut position, mut end) = (0, base_offset);
+        while let Step::Batch {
+            position: at,
+            header,
+        } = self.step(&mut walk, base_offset).await?
+        {
+            if header.next_offset().0 > self.log_end_offset().0 {
+                break;
+            }
+            position = at + header.size_in_bytes() as u64;
+            end = header.next_offset().0;
+        }
+        if position < u64::from(size) {
+            let file = self.file_of(base_offset).await?;
+            if let Err(error) = file.truncate(position).await {
+                let path = self.path(base_offset, FileKind::Log);
+                return Err(self.fail(Operation::Truncate, &path, error));
+            }
+        }
+        self.state.borrow_mut().log_end_offset = end;
+        self.rebuild_active(now).await?;
+        self.write_epochs().await
+    }
+
+    /// Empties the log; it goes on at `offset`. What is staged is dropped.
+    pub async fn truncate_fully_and_start_at(
+        &self,
+        offset: Offset,
+        now: Timestamp,
+    ) -> Result<(), LogError> {
+        let _flush = self.flush_gate.enter().await;
+        let _gate = self.gate.enter().await;
+        let removed: Vec<Segment<D::File>> = {
+            let mut state = self.state.borrow_mut();
+            state.check()?;
+            state.log_start_offset = offset.0;
+            state.log_end_offset = offset.0;
+            state.recovery_point = offset.0;
+            state.producers.truncate_fully_and_start_at(offset);
+            state.epochs.clear();
+            state.epochs_dirty = true;
+            state.snapshots.clear();
+            state.forget_positions();
+            state.head = Head::new(offset.0, now.0);
+            state.dir_dirty = true;
+            let removed = state.segments.drain(..).collect();
+            state.segments.push_back(Segment::new(offset.0, now.0));
+            removed
+        };
+        for segment in removed.into_iter().rev() {
+            self.remove_segment(segment).await?;
+        }
+        self.open_active().await?;
+        self.write_epochs().await
+    }
+}
+
+fn raise_log_start<F: LogFile>(state: &mut State<F>, offset: i64) {
+    state.log_start_offset = offset;
+    state.epochs_dirty |= state.epochs.truncate_from_start(Offset(offset));
+    state
+        .producers
+        .on_log_start_offset_incremented(Offset(offset));
+}
+
+/// How many of the oldest segments `goes` says go, of those that lie whole below the high watermark. An
+/// empty active segment never goes.
+fn count_while<F: LogFile>(
+    state: &State<F>,
+    high_watermark: Offset,
+    mut goes: impl FnMut(&Segment<F>, Option<i64>) -> bool,
+) -> usize {
+    let mut count = 0;
+    for (i, segment) in state.segments.iter().enumerate() {
+        let next = state.segments.get(i + 1).map(|next| next.base_offset);
+        let end = next.unwrap_or(state.log_end_offset);
+        let is_empty_last = next.is_none() && segment.size == 0;
+        if high_watermark.0 < end || is_empty_last || !goes(segment, next) {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
+fn by_log_start<F: LogFile>(state: &State<F>, high_watermark: Offset) -> usize {
+    let start = state.log_start_offset;
+    count_while(state, high_watermark, |_, next| {
+        next.is_some_and(|next| next <= start)
+    })
+}
+
+fn by_time<F: LogFile>(
+    state: &State<F>,
+    retention_ms: i64,
+    now: Timestamp,
+    high_watermark: Offset,
+) -> usize {
+    if retention_ms < 0 {
+        return 0;
+    }
+    count_while(state, high_watermark, |segment, _| {
+        now.0.saturating_sub(segment.largest_timestamp()) > retention_ms
+    })
+}
+
+fn by_size<F: LogFile>(state: &State<F>, retention_bytes: i64, high_watermark: Offset) -> usize {
+    let Ok(limit) = u64::try_from(retention_bytes) else {
+        return 0;
+    };
+    let size: u64 = state.segments.iter().map(|s| u64::from(s.size)).sum();
+    let Some(mut excess) = size.checked_sub(limit) else {
+        return 0;
+    };
+    count_while(state, high_watermark, |segment, _| {
+        match excess.checked_sub(u64::from(segment.size)) {
+            Some(left) => {
+                excess = left;
+                true
+            }
+            None => false,
+        }
+    })
+}
