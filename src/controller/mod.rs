@@ -16,6 +16,8 @@ mod placement;
 pub mod quorum;
 mod refusal;
 mod rules;
+#[cfg(test)]
+mod scenarios;
 mod topic_name;
 mod topics;
 

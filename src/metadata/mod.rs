@@ -12,6 +12,8 @@
 //!   [`ApplyError`], never a panic.
 
 mod image;
+#[cfg(test)]
+mod image_tests;
 mod record;
 mod shared_map;
 

@@ -228,3 +228,136 @@ pub fn decode_records(bytes: &[u8]) -> Result<Vec<MetadataRecord>, DecodeError> 
         Some((&version, _)) => Err(DecodeError::Version(version)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is on disks already. A line here is never changed, only added.
+    const WRITTEN: &[(&str, fn() -> MetadataRecord)] = &[
+        (r#"{"ClusterId":{"cluster_id":"c"}}"#, || {
+            MetadataRecord::ClusterId {
+                cluster_id: "c".to_owned(),
+            }
+        }),
+        (
+            r#"{"FeatureLevel":{"name":"metadata.version","level":29}}"#,
+            || MetadataRecord::FeatureLevel {
+                name: "metadata.version".to_owned(),
+                level: 29,
+            },
+        ),
+        (
+            r#"{"RegisterBroker":{"broker_id":1,"broker_epoch":9,"listeners":{"PLAINTEXT":{"host":"h","port":9,"security_protocol":"PLAINTEXT"}},"rack":null,"directories":["AAAAAAAAAAAAAAAAAAAAAg"],"fenced":false}}"#,
+            || {
+                MetadataRecord::RegisterBroker(BrokerRegistration {
+                    broker_id: BrokerId(1),
+                    broker_epoch: 9,
+                    listeners: BTreeMap::from([(
+                        "PLAINTEXT".to_owned(),
+                        Endpoint {
+                            host: "h".to_owned(),
+                            port: 9,
+                            security_protocol: "PLAINTEXT".to_owned(),
+                        },
+                    )]),
+                    rack: None,
+                    directories: vec![DirectoryId(2)],
+                    fenced: false,
+                })
+            },
+        ),
+        (r#"{"UnregisterBroker":{"broker_id":1}}"#, || {
+            MetadataRecord::UnregisterBroker {
+                broker_id: BrokerId(1),
+            }
+        }),
+        (
+            r#"{"Topic":{"name":"t","topic_id":"AAAAAAAAAAAAAAAAAAAABQ"}}"#,
+            || MetadataRecord::Topic {
+                name: "t".to_owned(),
+                topic_id: TopicId(5),
+            },
+        ),
+        (
+            r#"{"Partition":{"topic_id":"AAAAAAAAAAAAAAAAAAAABQ","partition":0,"replicas":[1],"isr":[1],"leader":1,"leader_epoch":0,"partition_epoch":0}}"#,
+            || {
+                MetadataRecord::Partition(PartitionRegistration {
+                    topic_id: TopicId(5),
+                    partition: PartitionIndex(0),
+                    replicas: vec![BrokerId(1)],
+                    isr: vec![BrokerId(1)],
+                    leader: Some(BrokerId(1)),
+                    leader_epoch: LeaderEpoch(0),
+                    partition_epoch: 0,
+                    directories: Vec::new(),
+                })
+            },
+        ),
+        (
+            r#"{"PartitionChange":{"topic_id":"AAAAAAAAAAAAAAAAAAAABQ","partition":0,"leader":"None"}}"#,
+            || {
+                MetadataRecord::PartitionChange(PartitionChange {
+                    topic_id: TopicId(5),
+                    partition: PartitionIndex(0),
+                    replicas: None,
+                    isr: None,
+                    leader: Some(LeaderChange::None),
+                    directories: None,
+                })
+            },
+        ),
+        (
+            r#"{"RemoveTopic":{"topic_id":"AAAAAAAAAAAAAAAAAAAABQ"}}"#,
+            || MetadataRecord::RemoveTopic {
+                topic_id: TopicId(5),
+            },
+        ),
+        (
+            r#"{"Config":{"resource":{"Topic":"t"},"key":"k","value":"v"}}"#,
+            || MetadataRecord::Config {
+                resource: ConfigResource::Topic("t".to_owned()),
+                key: "k".to_owned(),
+                value: Some("v".to_owned()),
+            },
+        ),
+        (
+            r#"{"Config":{"resource":"BrokerDefault","key":"k","value":null}}"#,
+            || MetadataRecord::Config {
+                resource: ConfigResource::BrokerDefault,
+                key: "k".to_owned(),
+                value: None,
+            },
+        ),
+        (r#"{"ProducerIds":{"next_producer_id":1000}}"#, || {
+            MetadataRecord::ProducerIds {
+                next_producer_id: ProducerId(1000),
+            }
+        }),
+    ];
+
+    #[test]
+    fn the_encoding_is_the_one_that_is_on_disks() {
+        for (json, record) in WRITTEN {
+            let bytes = encode_records(&[record()]);
+            assert_eq!(String::from_utf8_lossy(&bytes[1..]), format!("[{json}]"));
+            assert_eq!(decode_records(&bytes).unwrap(), [record()]);
+        }
+    }
+
+    #[test]
+    fn a_later_version_may_add_fields_but_not_kinds() {
+        let more = br#"[{"RemoveTopic":{"topic_id":"AAAAAAAAAAAAAAAAAAAABQ","why":"x"}}]"#;
+        assert!(decode_records(&[&[1], &more[..]].concat()).is_ok());
+        let other = br#"[{"Quota":{"user":"u"}}]"#;
+        assert!(matches!(
+            decode_records(&[&[1], &other[..]].concat()),
+            Err(DecodeError::Json(_))
+        ));
+        assert!(matches!(
+            decode_records(b"\x02[]"),
+            Err(DecodeError::Version(2))
+        ));
+        assert!(matches!(decode_records(b""), Err(DecodeError::Empty)));
+    }
+}

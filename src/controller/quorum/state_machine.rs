@@ -10,7 +10,9 @@ use openraft::{
 };
 use tokio::sync::watch;
 
-use super::store::{Entry, NodeId, Store, StoredSnapshot, decode_snapshot, encode_snapshot};
+use super::store::{
+    Entry, NodeId, Store, StoredSnapshot, decode_snapshot, encode_snapshot, snapshot_head,
+};
 use super::{Applied, QuorumError, TypeConfig, Update};
 use crate::base::BrokerId;
 use crate::metadata::Image;
@@ -224,13 +226,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let Some(bytes) = store.load_snapshot().map_err(|e| e.to_string())? else {
                 return Ok(None);
             };
-            Ok(Some((decode_snapshot(&bytes)?, bytes)))
+            Ok(Some((snapshot_head(&bytes)?, bytes)))
         })
         .await
         .unwrap_or_else(|e| Err(e.to_string()))
         .map_err(|reason: String| StorageIOError::read_snapshot(None, AnyError::error(reason)))?;
-        Ok(found.map(|(decoded, bytes)| Snapshot {
-            meta: meta(decoded.last_log_id, &decoded.membership),
+        Ok(found.map(|((last_log_id, membership), bytes)| Snapshot {
+            meta: meta(last_log_id, &membership),
             snapshot: Box::new(Cursor::new(bytes)),
         }))
     }

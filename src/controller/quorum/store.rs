@@ -373,7 +373,25 @@ pub(super) fn encode_snapshot(
 }
 
 pub(super) fn decode_snapshot(bytes: &[u8]) -> Result<StoredSnapshot, String> {
-    let total = bytes.len();
+    let (last_log_id, membership, records) = split_snapshot(bytes)?;
+    Ok(StoredSnapshot {
+        last_log_id,
+        membership,
+        records: decode_records(records).map_err(|e| e.to_string())?,
+        bytes: bytes.len(),
+    })
+}
+
+/// Where a snapshot stands, without reading its records.
+pub(super) fn snapshot_head(
+    bytes: &[u8],
+) -> Result<(LogId<NodeId>, StoredMembership<NodeId, BasicNode>), String> {
+    split_snapshot(bytes).map(|(last_log_id, membership, _)| (last_log_id, membership))
+}
+
+type SplitSnapshot<'a> = (LogId<NodeId>, StoredMembership<NodeId, BasicNode>, &'a [u8]);
+
+fn split_snapshot(bytes: &[u8]) -> Result<SplitSnapshot<'_>, String> {
     let mut bytes = Bytes(bytes);
     let head = (|| {
         let version = bytes.u8()?;
@@ -385,12 +403,8 @@ pub(super) fn decode_snapshot(bytes: &[u8]) -> Result<StoredSnapshot, String> {
     if version != VERSION {
         return Err(format!("version {version}"));
     }
-    Ok(StoredSnapshot {
-        last_log_id,
-        membership: serde_json::from_slice(membership).map_err(|e| e.to_string())?,
-        records: decode_records(bytes.0).map_err(|e| e.to_string())?,
-        bytes: total,
-    })
+    let membership = serde_json::from_slice(membership).map_err(|e| e.to_string())?;
+    Ok((last_log_id, membership, bytes.0))
 }
 
 fn encode_vote(vote: &Vote<NodeId>) -> Vec<u8> {
