@@ -213,6 +213,17 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_are_those_that_kafka_writes() {
+        let theirs = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/golden/records/java-producers.snapshot"
+        );
+        let theirs = std::fs::read(theirs).unwrap();
+        assert_eq!(encode(&entries()), theirs);
+        assert_eq!(decode(&theirs), Ok(entries()));
+    }
+
+    #[test]
     fn what_was_encoded_is_decoded() {
         assert_eq!(decode(&encode(&entries())), Ok(entries()));
         assert_eq!(decode(&encode(&[])), Ok(vec![]));
