@@ -4,6 +4,9 @@ use std::fmt;
 
 /// Why a setting, or a set of them, is refused. The text names the key, the value and what is allowed, in
 /// Kafka's words where Kafka has some.
+///
+/// On the wire Kafka answers INVALID_CONFIG for topics and groups and INVALID_REQUEST for brokers, whatever is
+/// wrong; [`SettingError::EmptyPromise`] is INVALID_CONFIG for both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingError {
     /// No setting of this name exists; `nearest` is the known name that looks most like it.
@@ -27,6 +30,8 @@ pub enum SettingError {
     NotClusterWide(Vec<String>),
     /// These can be set at run time only for one listener, under `listener.name.<name>.`.
     NotWithoutListener(Vec<String>),
+    /// It would promise something that is not done here, such as a remote copy.
+    EmptyPromise(String),
     /// The line of a properties file, or of an `-o`, is not a setting at all.
     Malformed(String),
 }
@@ -62,7 +67,9 @@ impl fmt::Display for SettingError {
             SettingError::Invalid { name, value, why } => {
                 write!(f, "Invalid value {value} for configuration {name}: {why}")
             }
-            SettingError::Conflict(text) | SettingError::Malformed(text) => f.write_str(text),
+            SettingError::Conflict(text)
+            | SettingError::EmptyPromise(text)
+            | SettingError::Malformed(text) => f.write_str(text),
             SettingError::NotDynamic(names) => write!(
                 f,
                 "Cannot update these configs dynamically: [{}]",

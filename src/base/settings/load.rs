@@ -10,11 +10,12 @@
 use std::collections::BTreeMap;
 
 use super::SettingError;
+use super::environment;
 use super::kind::{Honoured, Setting};
 use super::node::{Layers, NodeSettings, Source};
 use super::table::{broker_setting, listener_setting, nearest};
 use crate::base::listeners;
-use crate::base::{TopicId, properties};
+use crate::base::properties;
 
 /// What a process was given.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,58 +66,26 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, Vec<SettingError>> {
         }),
         Ok(_) => Err(loading.errors),
         Err(errors) => {
-            loading.errors.extend(errors);
+            loading.errors.extend(errors.into_iter().map(with_range));
             Err(loading.errors)
         }
     }
 }
 
-/// Kafka's launcher scripts' and the images' own variables, which are no settings.
-const LAUNCHER: &[&str] = &[
-    "KAFKA_BASE_DIR",
-    "KAFKA_CERTIFICATE_PASSWORD",
-    "KAFKA_CERTS_DIR",
-    "KAFKA_CLASSPATH",
-    "KAFKA_CLUSTER_ID",
-    "KAFKA_CONF_DIR",
-    "KAFKA_CONF_FILE",
-    "KAFKA_CREATE_TOPICS",
-    "KAFKA_DATA_DIR",
-    "KAFKA_DEBUG",
-    "KAFKA_EXTRA_FLAGS",
-    "KAFKA_GC_LOG_OPTS",
-    "KAFKA_HEAP_OPTS",
-    "KAFKA_HOME",
-    "KAFKA_INITIAL_CONTROLLERS",
-    "KAFKA_JVM_PERFORMANCE_OPTS",
-    "KAFKA_MODE",
-    "KAFKA_OPTS",
-    "KAFKA_PID_FILE",
-    "KAFKA_SKIP_KRAFT_STORAGE_INIT",
-    "KAFKA_VERSION",
-    "KAFKA_VOLUME_DIR",
-];
-
-/// The same, by how they begin.
-const LAUNCHER_PREFIXES: &[&str] = &[
-    "KAFKA_CLIENT_",
-    "KAFKA_CONTROLLER_USER",
-    "KAFKA_CONTROLLER_PASSWORD",
-    "KAFKA_DAEMON_",
-    "KAFKA_DEFAULT_",
-    "KAFKA_INITSCRIPTS_",
-    "KAFKA_INTER_BROKER_USER",
-    "KAFKA_INTER_BROKER_PASSWORD",
-    "KAFKA_JMX_",
-    "KAFKA_KRAFT_",
-    "KAFKA_LOG4J_",
-    "KAFKA_MOUNTED_",
-    "KAFKA_TLS_",
-    "KAFKA_TOOLS_",
-    "KAFKA_ZOOKEEPER_PROTOCOL",
-    "KAFKA_ZOOKEEPER_TLS_",
-    "KAFKA_ZOOKEEPER_BOOTSTRAP_",
-];
+/// Kafka's words say which rule was broken; at the start there is room for all that is allowed.
+fn with_range(error: SettingError) -> SettingError {
+    match error {
+        SettingError::Invalid { name, value, why } => {
+            let allowed = broker_setting(&name).and_then(Setting::allowed);
+            let why = match allowed {
+                Some(allowed) => format!("{why} (allowed: {allowed})"),
+                None => why,
+            };
+            SettingError::Invalid { name, value, why }
+        }
+        other => other,
+    }
+}
 
 /// Settings that Kafka once had. They are passed over with a line, since they stand in many files.
 const REMOVED: &[&str] = &[
@@ -172,48 +141,12 @@ impl Loading {
     }
 
     fn read_environment(&mut self, variables: &[(String, String)]) -> Option<String> {
-        let mut cluster_id = None;
-        // In order of name, and bitnami's spelling after the plain one, so that the outcome does not depend on
-        // the order of the environment.
-        let sorted: BTreeMap<_, _> = variables.iter().map(|(k, v)| (k.as_str(), v)).collect();
-        let (cfg, plain): (Vec<_>, Vec<_>) = sorted
-            .into_iter()
-            .partition(|(variable, _)| variable.starts_with("KAFKA_CFG_"));
-        for (variable, value) in plain.into_iter().chain(cfg) {
-            match variable {
-                "KAFKA_KRAFT_CLUSTER_ID" | "KAFKA_CLUSTER_ID" if !value.is_empty() => {
-                    cluster_id = Some(value.clone());
-                }
-                // The name says too little to take just anything for it.
-                "CLUSTER_ID" if TopicId::parse(value).is_some() => {
-                    cluster_id.get_or_insert_with(|| value.clone());
-                }
-                _ => self.read_variable(variable, value),
-            }
+        let environment = environment::read(variables, &|name| Known::of(name).is_some());
+        for (name, value) in environment.values {
+            self.values.insert(name, (value, Source::Environment));
         }
-        cluster_id
-    }
-
-    fn read_variable(&mut self, variable: &str, value: &str) {
-        let Some(rest) = variable.strip_prefix("KAFKA_") else {
-            return;
-        };
-        let is_launchers = LAUNCHER.contains(&variable)
-            || LAUNCHER_PREFIXES
-                .iter()
-                .any(|prefix| variable.starts_with(prefix));
-        let name = name_of_variable(rest.strip_prefix("CFG_").unwrap_or(rest));
-        // Some of the launcher's look like settings: only what is a setting by its whole name is one.
-        if is_launchers && broker_setting(&name).is_none() {
-            return;
-        }
-        match Known::of(&name) {
-            Some(_) => {
-                self.values
-                    .insert(name, (value.to_owned(), Source::Environment));
-            }
-            None => self.unknown_variables.push(variable.to_owned()),
-        }
+        self.unknown_variables = environment.unknown;
+        environment.cluster_id
     }
 
     fn read_option(&mut self, option: &str) {
@@ -415,15 +348,6 @@ impl Known {
     }
 }
 
-/// `NUM__X___Y_Z` to `num_x-y.z`. Runs of four and more are read from the left, three at a time.
-fn name_of_variable(variable: &str) -> String {
-    variable
-        .to_lowercase()
-        .replace('_', ".")
-        .replace("...", "-")
-        .replace("..", "_")
-}
-
 fn is_default(setting: &Setting, value: &str) -> bool {
     let value = setting.canonical(value);
     let same = |default: Option<&str>| default.is_some_and(|d| setting.canonical(d) == value);
@@ -573,14 +497,6 @@ mod tests {
 
     #[test]
     fn variables_are_named_as_in_the_container_images() {
-        assert_eq!(
-            name_of_variable("LOG_RETENTION_HOURS"),
-            "log.retention.hours"
-        );
-        assert_eq!(
-            name_of_variable("LISTENER_NAME_A__B_SSL_KEY___X"),
-            "listener.name.a_b.ssl.key-x"
-        );
         let set = |variables| environment(variables).unwrap().settings.num_partitions;
         assert_eq!(set(&[("KAFKA_NUM_PARTITIONS", "5")]), 5);
         assert_eq!(set(&[("KAFKA_CFG_NUM_PARTITIONS", "6")]), 6);
@@ -638,7 +554,9 @@ mod tests {
         let errors = environment(&[("KAFKA_NUM_PARTITIONS", "many")]).unwrap_err();
         assert_eq!(
             errors,
-            ["Invalid value many for configuration num.partitions: Not a number of type INT"]
+            [
+                "Invalid value many for configuration num.partitions: Not a number of type INT (allowed: a whole number, at least 1)"
+            ]
         );
     }
 
@@ -783,21 +701,6 @@ mod tests {
         assert_eq!(settings.listeners.len(), 2);
         assert_eq!(settings.inter_broker_listener_name, "INNER");
         assert_eq!(settings.log_defaults.flush_messages, 1);
-    }
-
-    #[test]
-    fn the_cluster_id_comes_from_the_environment() {
-        let id = |variables| environment(variables).unwrap().cluster_id;
-        let text = "5L6g3nShT-eMCtK--X86sw";
-        assert_eq!(
-            id(&[("CLUSTER_ID", "5L6g3nShT-eMCtK--X86sw")]).as_deref(),
-            Some(text)
-        );
-        assert_eq!(id(&[("CLUSTER_ID", "prod-eu")]), None);
-        assert_eq!(
-            id(&[("KAFKA_KRAFT_CLUSTER_ID", "mine")]).as_deref(),
-            Some("mine")
-        );
     }
 
     #[test]

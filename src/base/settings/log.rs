@@ -108,8 +108,7 @@ impl LogSettings {
                     internal_segment_bytes = Some(clamp(&value));
                 }
                 ("remote.storage.enable", Value::Boolean(true)) => {
-                    return Err(SettingError::Conflict(
-                        "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with \
+                    return Err(SettingError::EmptyPromise("Tiered Storage functionality is disabled in the broker. Topic cannot be configured with \
                          remote log storage."
                             .into(),
                     ));

@@ -3,6 +3,7 @@
 //! ```text
 //! table/   SETTINGS, TOPIC_SETTINGS, GROUP_SETTINGS: name, type, default, range, what it is for, whether it is honoured
 //! load     defaults < file < environment < command line  ->  Loaded { settings, warnings, notes }
+//! dynamic  what may change while the broker runs, and what it changes
 //! node     NodeSettings: what one node runs with, typed; a new one for each change at run time
 //! log      LogSettings: what one topic runs with: its own values over the node's
 //! describe entries for DescribeConfigs, `--print-config`, the README's list
@@ -13,6 +14,8 @@
 //! [`LogSettings`].
 
 mod describe;
+mod dynamic;
+mod environment;
 mod error;
 mod kind;
 mod list;
@@ -27,12 +30,13 @@ pub use describe::{
     ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_cluster_default,
     describe_group, describe_topic,
 };
+pub use dynamic::{validate_dynamic, without_effect};
 pub use error::SettingError;
 pub use kind::{Honoured, Importance, Kind, Range, Scope, Setting, Unit, UpdateMode};
 pub use list::{append_to_list, subtract_from_list};
 pub use load::{Inputs, Loaded, load};
 pub use log::{CleanupPolicy, CompressionType, LogSettings, TimestampType, validate_topic_config};
-pub use node::{CoreList, LogFormat, NodeSettings, Source, validate_dynamic};
+pub use node::{CoreList, LogFormat, NodeSettings, Source};
 pub use render::{markdown, print_config};
 pub use table::{
     GROUP_SETTINGS, SETTINGS, TOPIC_SETTINGS, broker_setting, group_setting, listener_setting,

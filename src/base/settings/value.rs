@@ -58,6 +58,43 @@ impl Setting {
         Ok(value)
     }
 
+    /// What is allowed, in words; `None` where anything is.
+    pub fn allowed(&self) -> Option<String> {
+        let kind = match self.kind {
+            Kind::Boolean => return Some("true or false".into()),
+            Kind::Int | Kind::Short | Kind::Long => "a whole number",
+            Kind::Double => "a number",
+            Kind::List => "a list",
+            Kind::String | Kind::Class | Kind::Password => "",
+        };
+        let range = match self.range {
+            Range::Any => String::new(),
+            Range::AtLeast(least) => format!("at least {least}"),
+            Range::Between(least, most) => format!("{least} to {most}"),
+            Range::BetweenOr(least, most, or) => format!("{least} to {most}, or {or}"),
+            Range::DoubleBetween(least, most) => format!("{least} to {most}"),
+            Range::NonEmpty => "not empty".into(),
+            Range::OneOf(allowed) | Range::OneOfIgnoreCase(allowed) => allowed.join(", "),
+            Range::OffsetReset(named) => format!("{}, by_duration:PnDTnHnMn.nS", named.join(", ")),
+            Range::ThrottledReplicas => "* or partition:broker pairs".into(),
+            Range::ListOf {
+                allowed: [],
+                empty: true,
+            } => String::new(),
+            Range::ListOf {
+                allowed: [],
+                empty: false,
+            } => "not empty".into(),
+            Range::ListOf { allowed, .. } => format!("of {}", allowed.join(", ")),
+        };
+        match (kind, range.as_str()) {
+            ("", "") => None,
+            (kind, "") => Some(kind.to_owned()),
+            ("", range) => Some(range.to_owned()),
+            (kind, range) => Some(format!("{kind}, {range}")),
+        }
+    }
+
     /// What `raw` becomes once it is parsed, or `raw` itself if it does not parse.
     pub(super) fn canonical(&self, raw: &str) -> String {
         match self.parse(raw) {
