@@ -1,0 +1,110 @@
+//! Kafka's own dumper over the files of a data directory: every batch, record and index entry.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::packages;
+
+/// Segments, and what stands beside them, of the partitions of topics that begin with `prefix`.
+pub fn files(log_dir: &Path, prefix: &str) -> Result<(Vec<PathBuf>, Vec<PathBuf>), String> {
+    let (mut logs, mut indexes) = (Vec::new(), Vec::new());
+    for partition in fs::read_dir(log_dir)
+        .map_err(|error| error.to_string())?
+        .flatten()
+    {
+        let name = partition.file_name().to_string_lossy().into_owned();
+        // A topic being deleted has a dot in the name of its folder.
+        if !name.starts_with(prefix) || name.contains('.') || !partition.path().is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(partition.path())
+            .map_err(|error| error.to_string())?
+            .flatten()
+        {
+            match file
+                .path()
+                .extension()
+                .and_then(|extension| extension.to_str())
+            {
+                Some("log") => logs.push(file.path()),
+                Some("index" | "timeindex" | "snapshot") => indexes.push(file.path()),
+                _ => {}
+            }
+        }
+    }
+    logs.sort();
+    indexes.sort();
+    Ok((logs, indexes))
+}
+
+/// The arguments for both kinds of files, at most `at_once` files each.
+pub fn arguments(logs: &[PathBuf], indexes: &[PathBuf], at_once: usize) -> Vec<Vec<String>> {
+    let list = |files: &[PathBuf]| {
+        let names: Vec<String> = files
+            .iter()
+            .map(|file| file.to_string_lossy().into_owned())
+            .collect();
+        names.join(",")
+    };
+    let mut commands = Vec::new();
+    for files in logs.chunks(at_once) {
+        let mut command = ["--deep-iteration", "--skip-record-metadata", "--files"]
+            .map(String::from)
+            .to_vec();
+        command.push(list(files));
+        commands.push(command);
+    }
+    for files in indexes.chunks(at_once) {
+        commands.push(vec![
+            "--verify-index-only".into(),
+            "--files".into(),
+            list(files),
+        ]);
+    }
+    commands
+}
+
+/// What the dumper has to say against the files, of what it printed.
+pub fn check(arguments: &[String], printed: &str) -> Result<(), String> {
+    if let Some(line) = printed.lines().find(|line| is_complaint(line)) {
+        return Err(format!("{}: {line}", arguments[0]));
+    }
+    if arguments[0] == "--deep-iteration" && !printed.contains("Starting offset:") {
+        return Err(format!("nothing was dumped:\n{printed}"));
+    }
+    Ok(())
+}
+
+fn is_complaint(line: &str) -> bool {
+    let says = [
+        "Mismatches in",
+        "Non-consecutive offsets",
+        "isvalid: false",
+        "Found ",
+        "out of order",
+        "Exception",
+        "Could not",
+        "corrupt",
+    ];
+    says.iter().any(|text| line.contains(text))
+}
+
+/// Dumps everything of topics that begin with `prefix` in a Java machine of its own; how many files.
+pub fn run(log_dir: &Path, prefix: &str) -> Result<usize, String> {
+    let jars = packages::jars()?;
+    let (logs, indexes) = files(log_dir, prefix)?;
+    for arguments in arguments(&logs, &indexes, 1000) {
+        let output = packages::java(&jars)
+            .arg("org.apache.kafka.tools.DumpLogSegments")
+            .args(&arguments)
+            .output()
+            .map_err(|error| error.to_string())?;
+        let mut printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        printed += &String::from_utf8_lossy(&output.stderr);
+        check(&arguments, &printed)?;
+        if !output.status.success() {
+            return Err(format!("{}: {printed}", output.status));
+        }
+    }
+    Ok(logs.len() + indexes.len())
+}

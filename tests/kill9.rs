@@ -1,0 +1,403 @@
+//! `kill -9` under load, again and again: every acknowledged record is there afterwards, at the offset
+//! that was acknowledged, in order, and none is there twice.
+//!
+//! One idempotent producer (librdkafka, acks=all) goes on through all kills; the broker comes back on the
+//! same port and data. Kafka's own dumper then goes over every file. The broker is killed at random
+//! times, from a seed that is printed; the environment makes a longer run of it (see tools/kill9):
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `RINGSPUN_SEED` | of the times and records | random |
+//! | `RINGSPUN_KILL9_ROUNDS` | kills before everything is checked | 20 (Kafka: 2) |
+//! | `RINGSPUN_KILL9_SECONDS` | begin anew, with the next seed, until this time is over | one run |
+//! | `RINGSPUN_TEST_BROKER` | `ringspun` or `kafka` | ringspun |
+
+mod broker;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::ClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use broker::{Broker, Kind, dump, packages};
+
+const TOPIC: &str = "killed";
+const PARTITIONS: i32 = 4;
+/// Records sent but not acknowledged, at most.
+const IN_FLIGHT: u64 = 2_000;
+
+#[test]
+fn kill_9_loses_no_acknowledged_record() {
+    run_all(&[]);
+}
+
+#[test]
+fn kill_9_loses_no_acknowledged_record_with_flush_messages_1() {
+    run_all(&[("flush.messages", "1")]);
+}
+
+fn environment<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok().map(|text| match text.parse() {
+        Ok(value) => value,
+        Err(_) => panic!("{name}={text} is not a number"),
+    })
+}
+
+fn run_all(topic_settings: &[(&str, &str)]) {
+    let kind = Kind::from_environment();
+    let rounds = environment("RINGSPUN_KILL9_ROUNDS").unwrap_or(match kind {
+        Kind::Ringspun => 20,
+        Kind::Kafka => 2,
+    });
+    let until =
+        Instant::now() + Duration::from_secs(environment("RINGSPUN_KILL9_SECONDS").unwrap_or(0));
+    let mut seed = environment("RINGSPUN_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    loop {
+        println!("seed {seed}, {topic_settings:?}");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        if let Err(problem) = run(kind, folder.path(), rounds, seed, topic_settings) {
+            let kept = folder.keep();
+            panic!(
+                "RINGSPUN_SEED={seed}: {problem}\nthe data is kept in {}",
+                kept.display()
+            );
+        }
+        if Instant::now() >= until {
+            return;
+        }
+        seed += 1;
+    }
+}
+
+/// What became of the records, by their number.
+#[derive(Default)]
+struct Ledger {
+    /// The partition and offset at which each was acknowledged; -1 if the broker knew only that it has it.
+    acknowledged: Mutex<BTreeMap<u64, (i32, i64)>>,
+    count: AtomicU64,
+    failed: Mutex<Vec<String>>,
+}
+
+impl Ledger {
+    fn fail(&self, problem: String) {
+        self.failed.lock().expect("no panic").push(problem);
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let failed = self.failed.lock().expect("no panic");
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{} problems, first: {}", failed.len(), failed[0]))
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Context(Arc<Ledger>);
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // A broker that is not there is what this test is about; what ends a producer is not.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            self.0.fail(format!("the producer ended: {reason}"));
+        }
+    }
+
+    fn log(&self, _: rdkafka::config::RDKafkaLogLevel, _: &str, _: &str) {}
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<u64>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
+        match result {
+            Ok(message) => {
+                let place = (message.partition(), message.offset());
+                let before = self
+                    .0
+                    .acknowledged
+                    .lock()
+                    .expect("no panic")
+                    .insert(*number, place);
+                if let Some(before) = before {
+                    self.0.fail(format!(
+                        "record {number} acknowledged at {before:?} and again at {place:?}"
+                    ));
+                }
+                self.0.count.fetch_add(1, Ordering::SeqCst);
+            }
+            Err((error, _)) => self.0.fail(format!("record {number} was refused: {error}")),
+        }
+    }
+}
+
+/// The bytes of a record: its number, and a filler of a length that follows from it.
+fn value(number: u64, seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed ^ number);
+    let length = match random.u8(..) {
+        0..8 => random.usize(10_000..60_000),
+        _ => random.usize(0..1_200),
+    };
+    let mut value = number.to_be_bytes().to_vec();
+    value.extend((0..length).map(|i| (number as usize + i) as u8));
+    value
+}
+
+fn client(broker: &Broker) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", broker.bootstrap())
+        .set("reconnect.backoff.ms", "5")
+        .set("reconnect.backoff.max.ms", "50")
+        .set("log.connection.close", "false");
+    config
+}
+
+fn create_topic(broker: &Broker, settings: &[(&str, &str)]) -> Result<(), String> {
+    let admin: AdminClient<_> = client(broker).create().map_err(|error| error.to_string())?;
+    let mut topic = NewTopic::new(TOPIC, PARTITIONS, TopicReplication::Fixed(1))
+        .set("segment.bytes", "1048576");
+    for (name, value) in settings {
+        topic = topic.set(name, value);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let created = runtime
+        .block_on(admin.create_topics([&topic], &AdminOptions::new()))
+        .map_err(|error| error.to_string())?;
+    if broker.kind() == Kind::Kafka {
+        // It answers before the topic can be written to.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    created
+        .into_iter()
+        .try_for_each(|one| one.map(drop).map_err(|error| format!("{error:?}")))
+}
+
+fn run(
+    kind: Kind,
+    folder: &Path,
+    rounds: u32,
+    seed: u64,
+    topic_settings: &[(&str, &str)],
+) -> Result<(), String> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut broker = Broker::start(kind, folder, &[])?;
+    create_topic(&broker, topic_settings)?;
+    let ledger = Arc::new(Ledger::default());
+    let producer: ThreadedProducer<Context> = client(&broker)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "1")
+        .set("retry.backoff.ms", "5")
+        .set("message.timeout.ms", "0")
+        .set("socket.timeout.ms", "10000")
+        .create_with_context(Context(ledger.clone()))
+        .map_err(|error| error.to_string())?;
+    let stop = AtomicBool::new(false);
+    let mut sent = 0;
+    let mut restart_ms = Vec::new();
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| send(&producer, &ledger, &stop, seed));
+        let outcome = (|| {
+            for round in 0..rounds {
+                // Only a broker that acknowledges again is worth killing.
+                wait_for_progress(&ledger, 20)?;
+                std::thread::sleep(Duration::from_micros(random.u64(0..400_000)));
+                broker.kill();
+                let start = Instant::now();
+                broker
+                    .start_again()
+                    .map_err(|error| format!("after kill {round}: {error}"))?;
+                restart_ms.push(start.elapsed().as_millis());
+                ledger.check()?;
+            }
+            wait_for_progress(&ledger, 20)
+        })();
+        stop.store(true, Ordering::SeqCst);
+        sent = sender.join().map_err(|_| "the sender panicked")?;
+        outcome
+    })
+    .map_err(|error| format!("{error}\n{}", broker.last_words()))?;
+    producer
+        .flush(Duration::from_secs(60))
+        .map_err(|error| format!("at the end: {error}"))?;
+    ledger.check()?;
+    let acknowledged = std::mem::take(&mut *ledger.acknowledged.lock().expect("no panic"));
+    if acknowledged.len() as u64 != sent {
+        return Err(format!("{sent} sent, {} acknowledged", acknowledged.len()));
+    }
+    drop(producer);
+    verify(&broker, &acknowledged, seed)?;
+    // Once more, with what a crash leaves and recovery makes of it.
+    broker.kill();
+    broker.start_again()?;
+    verify(&broker, &acknowledged, seed)?;
+    broker.stop()?;
+    let dumped = match packages::jars() {
+        Ok(_) => format!(
+            "{} files dumped without complaint",
+            dump::run(&broker.log_dir(), TOPIC)?
+        ),
+        Err(reason) if packages::all_required() => return Err(reason),
+        Err(reason) => format!("not dumped: {reason}"),
+    };
+    restart_ms.sort_unstable();
+    println!(
+        "{rounds} kills, {sent} records, ready again after {} ms (median), {} ms (longest); {dumped}",
+        restart_ms.get(restart_ms.len() / 2).unwrap_or(&0),
+        restart_ms.last().unwrap_or(&0)
+    );
+    Ok(())
+}
+
+/// Sends records, numbered from 0, in turn to all partitions, until told to stop; how many.
+fn send(
+    producer: &ThreadedProducer<Context>,
+    ledger: &Ledger,
+    stop: &AtomicBool,
+    seed: u64,
+) -> u64 {
+    let mut number = 0;
+    while !stop.load(Ordering::SeqCst) {
+        if number - ledger.count.load(Ordering::SeqCst) >= IN_FLIGHT {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
+        let (key, value) = (number.to_be_bytes(), value(number, seed));
+        let record = BaseRecord::with_opaque_to(TOPIC, Box::new(number))
+            .partition((number % PARTITIONS as u64) as i32)
+            .key(&key[..])
+            .payload(&value[..]);
+        match producer.send(record) {
+            Ok(()) => number += 1,
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err((error, _)) => {
+                ledger.fail(format!("record {number} could not be sent: {error}"));
+                break;
+            }
+        }
+    }
+    number
+}
+
+fn wait_for_progress(ledger: &Ledger, records: u64) -> Result<(), String> {
+    let before = ledger.count.load(Ordering::SeqCst);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while ledger.count.load(Ordering::SeqCst) < before + records {
+        ledger.check()?;
+        if Instant::now() > deadline {
+            return Err("nothing was acknowledged for 60 s".into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Reads everything and holds it against what was acknowledged.
+fn verify(
+    broker: &Broker,
+    acknowledged: &BTreeMap<u64, (i32, i64)>,
+    seed: u64,
+) -> Result<(), String> {
+    let consumer: BaseConsumer = client(broker)
+        .set("group.id", "none")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("check.crcs", "true")
+        .create()
+        .map_err(|error| error.to_string())?;
+    let mut assignment = TopicPartitionList::new();
+    let mut left = 0;
+    for partition in 0..PARTITIONS {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let (low, high) = loop {
+            match consumer.fetch_watermarks(TOPIC, partition, Duration::from_secs(20)) {
+                Ok(watermarks) => break watermarks,
+                // Kafka listens before its partitions are loaded; ringspun's ready line has to mean ready.
+                Err(_) if broker.kind() == Kind::Kafka && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(error) => return Err(format!("partition {partition}: {error}")),
+            }
+        };
+        if low != 0 {
+            return Err(format!("partition {partition} begins at {low}"));
+        }
+        left += high as u64;
+        assignment
+            .add_partition_offset(TOPIC, partition, Offset::Offset(0))
+            .map_err(|error| error.to_string())?;
+    }
+    if left != acknowledged.len() as u64 {
+        return Err(format!(
+            "{} records acknowledged, {left} are there",
+            acknowledged.len()
+        ));
+    }
+    consumer
+        .assign(&assignment)
+        .map_err(|error| error.to_string())?;
+    let mut next_offset = [0; PARTITIONS as usize];
+    let mut next_number: [u64; PARTITIONS as usize] =
+        std::array::from_fn(|partition| partition as u64);
+    let mut last = Instant::now();
+    while left > 0 {
+        let message = match consumer.poll(Duration::from_millis(200)) {
+            Some(message) => message.map_err(|error| error.to_string())?,
+            None if last.elapsed() > Duration::from_secs(30) => {
+                return Err(format!(
+                    "{left} records do not come, next offsets {next_offset:?}"
+                ));
+            }
+            None => continue,
+        };
+        last = Instant::now();
+        let (partition, offset) = (message.partition(), message.offset());
+        let here = format!("partition {partition}, offset {offset}");
+        let (next_offset, next_number) = (
+            &mut next_offset[partition as usize],
+            &mut next_number[partition as usize],
+        );
+        if offset != *next_offset {
+            return Err(format!("{here}: expected offset {next_offset}"));
+        }
+        let number = *next_number;
+        if message.key() != Some(&number.to_be_bytes()[..]) {
+            return Err(format!(
+                "{here}: expected record {number}, found key {:?}",
+                message.key()
+            ));
+        }
+        if message.payload() != Some(&value(number, seed)[..]) {
+            return Err(format!("{here}: record {number} has other bytes"));
+        }
+        match acknowledged.get(&number) {
+            Some(place) if *place == (partition, offset) || place.1 < 0 => {}
+            other => {
+                return Err(format!(
+                    "{here}: record {number} was acknowledged at {other:?}"
+                ));
+            }
+        }
+        *next_offset += 1;
+        *next_number += PARTITIONS as u64;
+        left -= 1;
+    }
+    Ok(())
+}
