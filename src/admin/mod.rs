@@ -1,1 +1,4 @@
 //! HTTP for people and monitoring: health, metrics.
+
+pub mod http;
+pub mod metrics;

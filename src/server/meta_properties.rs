@@ -160,10 +160,12 @@ pub struct AgreedDirectory {
 
 /// Finds the one identity of the node, or says which directories disagree.
 ///
-/// `wanted` is `node.id` when it is set. `random` gives 128 random bits.
+/// `wanted` is `node.id` when it is set; `wanted_cluster` names the cluster that new directories begin.
+/// `random` gives 128 random bits.
 pub fn agree(
     found: &[(PathBuf, Option<MetaProperties>)],
     wanted: Option<BrokerId>,
+    wanted_cluster: Option<&str>,
     random: &mut dyn FnMut() -> u128,
 ) -> Result<Agreed, StartError> {
     let mut cluster: Option<(&Path, &ClusterId)> = None;
@@ -224,7 +226,7 @@ pub fn agree(
     };
     let cluster_id = match cluster {
         Some((_, id)) => id.clone(),
-        None => fresh().to_string().into(),
+        None => wanted_cluster.map_or_else(|| fresh().to_string().into(), ClusterId::from),
     };
     let node_id = node.map(|(_, id)| id).or(wanted).unwrap_or(DEFAULT_NODE_ID);
     let directories = found
@@ -313,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_directory_of_apache_kafka_is_taken_over_with_its_ids() {
-        let agreed = agree(&[dir("/a", Some(KAFKA))], None, &mut counting()).unwrap();
+        let agreed = agree(&[dir("/a", Some(KAFKA))], None, None, &mut counting()).unwrap();
         assert_eq!(&*agreed.cluster_id, "4L6g3nShT-eMCtK--X86sw");
         assert_eq!(agreed.node_id, BrokerId(7));
         assert_eq!(
@@ -328,6 +330,7 @@ mod tests {
         let agreed = agree(
             &[dir("/a", Some(KAFKA)), dir("/b", None)],
             Some(BrokerId(7)),
+            None,
             &mut counting(),
         )
         .unwrap();
@@ -343,13 +346,15 @@ mod tests {
     fn new_directories_begin_a_cluster_with_node_1_unless_told() {
         let dirs = [dir("/a", None), dir("/b", None)];
         assert_eq!(
-            agree(&dirs, None, &mut counting()).unwrap().node_id,
+            agree(&dirs, None, None, &mut counting()).unwrap().node_id,
             BrokerId(1)
         );
-        let agreed = agree(&dirs, Some(BrokerId(5)), &mut counting()).unwrap();
+        let agreed = agree(&dirs, Some(BrokerId(5)), None, &mut counting()).unwrap();
         assert_eq!(agreed.node_id, BrokerId(5));
         assert_eq!(agreed.cluster_id.len(), 22);
         assert!(!agreed.cluster_id.starts_with('-'));
+        let named = agree(&dirs, None, Some("named"), &mut counting()).unwrap();
+        assert_eq!(&*named.cluster_id, "named");
     }
 
     #[test]
@@ -357,6 +362,7 @@ mod tests {
         let error = agree(
             &[dir("/a", Some(KAFKA))],
             Some(BrokerId(2)),
+            None,
             &mut counting(),
         )
         .unwrap_err();
@@ -379,7 +385,9 @@ mod tests {
             (KAFKA, "same directory.id"),
         ] {
             let dirs = [dir("/a", Some(KAFKA)), dir("/b", Some(second))];
-            let text = agree(&dirs, None, &mut counting()).unwrap_err().to_string();
+            let text = agree(&dirs, None, None, &mut counting())
+                .unwrap_err()
+                .to_string();
             assert!(
                 text.contains(expect) && text.contains("/a") && text.contains("/b"),
                 "{text}"
@@ -391,6 +399,7 @@ mod tests {
     fn a_directory_of_the_zookeeper_days_is_brought_up_to_version_1() {
         let agreed = agree(
             &[dir("/a", Some("version=0\nbroker.id=3\ncluster.id=abc\n"))],
+            None,
             None,
             &mut counting(),
         )

@@ -188,7 +188,12 @@ pub struct Prepared {
 }
 
 /// Asks everything that can refuse the start; see the module. Logs what is odd but works.
-pub fn prepare(settings: Arc<NodeSettings>) -> Result<Prepared, StartError> {
+///
+/// `cluster_id` is the id of the cluster that new data directories begin; those that have one keep it.
+pub fn prepare(
+    settings: Arc<NodeSettings>,
+    cluster_id: Option<&str>,
+) -> Result<Prepared, StartError> {
     let cores = cores::plan(&settings.cores, settings.shards, &cores::allowed_cpus()?)?;
     if cores.shares_cpus() {
         tracing::warn!(
@@ -214,7 +219,14 @@ pub fn prepare(settings: Arc<NodeSettings>) -> Result<Prepared, StartError> {
         &settings.log_dirs,
         &settings.metadata_log_dir,
         settings.node_id,
+        cluster_id,
     )?;
+    if cluster_id.is_some_and(|wanted| wanted != &*node.cluster_id) {
+        tracing::warn!(
+            cluster = &*node.cluster_id,
+            "the environment names another cluster; the one in meta.properties holds"
+        );
+    }
     tracing::info!(
         node = node.node_id.0,
         cluster = &*node.cluster_id,
@@ -248,6 +260,7 @@ fn open_dirs(
     log_dirs: &[PathBuf],
     metadata_log_dir: &Path,
     node_id: Option<BrokerId>,
+    cluster_id: Option<&str>,
 ) -> Result<OpenedDirs, StartError> {
     let mut locked: Vec<LockedDir> = Vec::with_capacity(log_dirs.len() + 1);
     for path in log_dirs {
@@ -282,7 +295,9 @@ fn open_dirs(
         .iter()
         .map(|dir| Ok((dir.path().to_path_buf(), dir.read_meta_properties()?)))
         .collect::<Result<Vec<_>, StartError>>()?;
-    let agreed = meta_properties::agree(&found, node_id, &mut || uuid::Uuid::new_v4().as_u128())?;
+    let agreed = meta_properties::agree(&found, node_id, cluster_id, &mut || {
+        uuid::Uuid::new_v4().as_u128()
+    })?;
     let mut dirs = Vec::with_capacity(locked.len());
     for (dir, place) in locked.into_iter().zip(agreed.directories) {
         if place.write {
@@ -360,7 +375,7 @@ mod tests {
     fn ids_are_made_once_and_kept() {
         let root = tempfile::tempdir().unwrap();
         let dirs = [root.path().join("a"), root.path().join("b")];
-        let first = open_dirs(&dirs, &dirs[0], None).unwrap();
+        let first = open_dirs(&dirs, &dirs[0], None, None).unwrap();
         let (cluster_id, ids) = (first.cluster_id.clone(), first.dirs.directory_ids());
         assert_eq!(first.node_id, BrokerId(1));
         assert_eq!(
@@ -371,7 +386,7 @@ mod tests {
                 .join("ringspun-metadata.redb")
         );
         drop(first);
-        let second = open_dirs(&dirs, &dirs[1], None).unwrap();
+        let second = open_dirs(&dirs, &dirs[1], None, None).unwrap();
         assert_eq!(
             (second.cluster_id, second.dirs.directory_ids()),
             (cluster_id, ids)
@@ -382,7 +397,7 @@ mod tests {
     fn metadata_may_have_a_directory_of_its_own() {
         let root = tempfile::tempdir().unwrap();
         let (data, metadata) = (root.path().join("data"), root.path().join("metadata"));
-        let opened = open_dirs(std::slice::from_ref(&data), &metadata, None).unwrap();
+        let opened = open_dirs(std::slice::from_ref(&data), &metadata, None, None).unwrap();
         assert_eq!(opened.dirs.directory_ids().len(), 1);
         assert!(metadata.join("meta.properties").exists());
         assert!(
@@ -398,7 +413,7 @@ mod tests {
     fn one_directory_named_twice_is_refused_as_such() {
         let root = tempfile::tempdir().unwrap();
         let dirs = [root.path().join("a"), root.path().join("./a")];
-        let Err(error) = open_dirs(&dirs, &dirs[0], None) else {
+        let Err(error) = open_dirs(&dirs, &dirs[0], None, None) else {
             panic!("must be refused");
         };
         assert!(error.to_string().contains("the same directory"), "{error}");
