@@ -15,6 +15,7 @@
 //! to run on more than one thread.
 
 mod error;
+mod founding;
 mod log_store;
 mod network;
 mod service;

@@ -25,13 +25,14 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use openraft::{
     BasicNode, CommittedLeaderId, EntryPayload, LogId, Membership, StoredMembership, Vote,
 };
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+use super::founding::FoundingFile;
 use super::{Proposal, QuorumError, TypeConfig};
 use crate::base::BrokerId;
 use crate::metadata::{MetadataRecord, decode_records, encode_records};
@@ -82,13 +83,15 @@ pub(super) struct Loaded {
 pub(super) struct Store {
     db: RwLock<Option<Database>>,
     path: PathBuf,
+    /// Holds the file's name since a rename, and was not synced since.
+    unsynced_folder: Mutex<Option<PathBuf>>,
 }
 
 impl Store {
     /// Opens the file at `path`, or makes it with `node_id` as a quorum of one that leads from the
     /// start: with one voter an election decides nothing, and costs three syncs.
     ///
-    /// The file is made under another name and renamed when it is whole.
+    /// The file is made under another name, and renamed when it is whole and synced.
     pub fn open(path: &Path, node_id: BrokerId) -> Result<(Store, Loaded), QuorumError> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
@@ -103,6 +106,7 @@ impl Store {
             let store = Store {
                 db: RwLock::new(Some(db)),
                 path: path.to_owned(),
+                unsynced_folder: Mutex::new(None),
             };
             let loaded = store.load(node_id)?;
             return Ok((store, loaded));
@@ -114,20 +118,29 @@ impl Store {
             }
             _ => {}
         }
-        let db = builder.create(&staging).map_err(fails)?;
-        let store = Store {
-            db: RwLock::new(Some(db)),
-            path: path.to_owned(),
-        };
-        store.found(node_id)?;
-        fs::rename(&staging, path).map_err(|e| QuorumError::io(path, e))?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&staging)
+            .map_err(|e| QuorumError::io(&staging, e))?;
+        let (file, founding) = FoundingFile::new(file).map_err(fails)?;
+        let db = builder.create_with_backend(file).map_err(fails)?;
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        fs::File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|e| QuorumError::io(folder, e))?;
+        let store = Store {
+            db: RwLock::new(Some(db)),
+            path: path.to_owned(),
+            // Synced behind the first commit, whose own sync has most of the work done by then.
+            unsynced_folder: Mutex::new(Some(folder.to_owned())),
+        };
+        store.found(node_id)?;
+        founding
+            .finish()
+            .and_then(|()| fs::rename(&staging, path))
+            .map_err(|e| QuorumError::io(path, e))?;
         let loaded = store.load(node_id)?;
         Ok((store, loaded))
     }
@@ -211,7 +224,8 @@ impl Store {
         self.write(|state, _| {
             state.insert(VOTE, encode_vote(vote).as_slice())?;
             Ok(())
-        })
+        })?;
+        self.sync_folder()
     }
 
     /// `entries`: index and what [`encode_entry`] gave.
@@ -221,7 +235,8 @@ impl Store {
                 log.insert(index, bytes.as_slice())?;
             }
             Ok(())
-        })
+        })?;
+        self.sync_folder()
     }
 
     /// Removes entries from `index` on.
@@ -282,6 +297,21 @@ impl Store {
             Ok(())
         };
         run().map_err(|e| QuorumError::from_redb(&self.path, e))
+    }
+
+    /// Makes the file's name as durable as its content.
+    fn sync_folder(&self) -> Result<(), QuorumError> {
+        let mut unsynced = self
+            .unsynced_folder
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = &*unsynced {
+            fs::File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|e| QuorumError::io(folder, e))?;
+            *unsynced = None;
+        }
+        Ok(())
     }
 
     fn read<T>(

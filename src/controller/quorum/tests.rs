@@ -151,6 +151,21 @@ fn a_file_in_use_of_another_node_or_not_ours_is_refused_in_words() {
         let error = Quorum::open(&garbage, NODE).await.err().unwrap();
         assert!(matches!(error, QuorumError::Corrupt { .. }), "{error}");
 
+        // Cut short, as by a copy that broke off.
+        let whole = std::fs::read(&path).unwrap();
+        for len in [1, 100, 4096, whole.len() / 2] {
+            let cut = dir.path().join("cut.redb");
+            std::fs::write(&cut, &whole[..len]).unwrap();
+            let error = Quorum::open(&cut, NODE).await.err().unwrap();
+            assert!(
+                !matches!(
+                    error,
+                    QuorumError::Locked { .. } | QuorumError::OtherNode { .. }
+                ),
+                "{len}: {error}"
+            );
+        }
+
         let nowhere = dir.path().join("no-such-folder/m.redb");
         let error = Quorum::open(&nowhere, NODE).await.err().unwrap();
         assert!(matches!(error, QuorumError::Io { .. }), "{error}");
