@@ -184,6 +184,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_only_keeps_the_value_of_the_start() {
+        let settings = given(&[("num.partitions", "2")]);
+        let changed = settings
+            .with_dynamic(&map(&[("num.partitions", "3")]), &BTreeMap::new())
+            .unwrap();
+        assert_eq!(changed.num_partitions, 2);
+    }
+
+    #[test]
     fn a_run_time_value_that_contradicts_another_is_refused() {
         let lag = map(&[
             ("log.cleaner.min.compaction.lag.ms", "10"),

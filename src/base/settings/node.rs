@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use super::kind::UpdateMode;
 use super::table::{broker_setting, listener_setting};
 use super::{LogSettings, SettingError};
 use crate::base::BrokerId;
@@ -146,13 +147,16 @@ impl std::fmt::Debug for Layers {
 }
 
 impl Layers {
-    /// What somebody set, if anybody did.
+    /// What somebody set, if anybody did. What is read-only has no value of the run time.
     pub(super) fn explicit(&self, name: &str) -> Option<(&str, Source)> {
-        if let Some(value) = self.broker.get(name) {
-            return Some((value, Source::DynamicBroker));
-        }
-        if let Some(value) = self.cluster.get(name) {
-            return Some((value, Source::DynamicCluster));
+        let may_change = broker_setting(name).is_none_or(|s| s.update_mode != UpdateMode::ReadOnly);
+        if may_change {
+            if let Some(value) = self.broker.get(name) {
+                return Some((value, Source::DynamicBroker));
+            }
+            if let Some(value) = self.cluster.get(name) {
+                return Some((value, Source::DynamicCluster));
+            }
         }
         let (value, source) = self.fixed.get(name)?;
         Some((value, *source))

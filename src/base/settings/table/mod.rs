@@ -177,6 +177,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_marked_honoured_is_read() {
+        use super::super::kind::Honoured;
+        let node = include_str!("../node.rs");
+        let log = include_str!("../log.rs");
+        let honoured = |s: &&Setting| s.honoured == Honoured::Yes;
+        let quoted = |name: &str| format!("\"{name}\"");
+        for setting in TOPIC_SETTINGS.iter().filter(honoured) {
+            assert!(log.contains(&quoted(setting.name)), "{}", setting.name);
+        }
+        for setting in SETTINGS.iter().filter(honoured) {
+            let name = setting.name;
+            let of_topics =
+                |topic: &Setting| topic.honoured == Honoured::Yes && topic.synonyms.contains(&name);
+            assert!(
+                node.contains(&quoted(name))
+                    || log.contains(&quoted(name))
+                    || TOPIC_SETTINGS.iter().any(of_topics),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
     fn only_passwords_are_sensitive() {
         assert!(broker_setting("ssl.key.password").unwrap().is_sensitive());
         let odd = SETTINGS
