@@ -505,8 +505,6 @@ fn read_back(header: &BatchHeader, batch: &[u8]) -> Vec<Parts> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
     #[test]
     fn what_was_built_is_valid_and_read_back_equal(
         records in proptest::collection::vec(parts(), 1..20),
