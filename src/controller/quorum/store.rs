@@ -102,6 +102,7 @@ impl Store {
             Err(e) => return Err(QuorumError::io(path, e)),
         };
         if exists {
+            check_length(path)?;
             let db = builder.open(path).map_err(fails)?;
             let store = Store {
                 db: RwLock::new(Some(db)),
@@ -331,6 +332,34 @@ impl Store {
         };
         run().map_err(|e| QuorumError::from_redb(&self.path, e))
     }
+}
+
+/// Refuses a file that is shorter than its own header says: redb would panic.
+///
+/// In redb's header (file format 3) little-endian u32 at 12: page size; 16: header pages of a region;
+/// 20: data pages of a full region; 24: full regions; 28: data pages of the last, partial region.
+fn check_length(path: &Path) -> Result<(), QuorumError> {
+    use std::io::Read;
+    let mut file = fs::File::open(path).map_err(|e| QuorumError::io(path, e))?;
+    let len = file.metadata().map_err(|e| QuorumError::io(path, e))?.len();
+    let mut header = [0u8; 32];
+    file.read_exact(&mut header)
+        .map_err(|e| QuorumError::io(path, e))?;
+    let mut fields = [0u64; 5];
+    for (field, bytes) in fields.iter_mut().zip(header[12..].as_chunks::<4>().0) {
+        *field = u64::from(u32::from_le_bytes(*bytes));
+    }
+    let [page, region_header, region_data, regions, last] = fields;
+    let needs = regions
+        .checked_mul(region_header + region_data)
+        .and_then(|pages| pages.checked_add(1 + last)?.checked_mul(page));
+    if header.starts_with(b"redb") && needs.is_none_or(|needs| len < needs) {
+        return Err(QuorumError::Corrupt {
+            path: path.to_owned(),
+            reason: format!("it is cut short at {len} bytes"),
+        });
+    }
+    Ok(())
 }
 
 /// A node's id in the quorum. Ids are not negative, which the settings hold.
