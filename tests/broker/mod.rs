@@ -45,6 +45,7 @@ pub struct Broker {
     settings: Vec<(String, String)>,
     port: u16,
     controller_port: u16,
+    core: Option<usize>,
     child: Option<Child>,
 }
 
@@ -54,20 +55,33 @@ impl Broker {
     /// `settings` are Kafka's broker settings, given to either kind; those that begin with `ringspun.` to
     /// ringspun only.
     pub fn start(kind: Kind, folder: &Path, settings: &[(&str, &str)]) -> Result<Broker, String> {
-        let mut broker = Broker {
+        let mut broker = Broker::new(kind, folder, settings)?;
+        broker.start_again()?;
+        Ok(broker)
+    }
+
+    /// As [`Broker::start`], but not running yet.
+    pub fn new(kind: Kind, folder: &Path, settings: &[(&str, &str)]) -> Result<Broker, String> {
+        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        Ok(Broker {
             kind,
             folder: folder.to_path_buf(),
             settings: settings
                 .iter()
                 .map(|(name, value)| (name.to_string(), value.to_string()))
                 .collect(),
-            port: 0,
-            controller_port: 0,
+            port: free_port(),
+            controller_port: free_port(),
+            core: None,
             child: None,
-        };
-        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        broker.start_again()?;
-        Ok(broker)
+        })
+    }
+
+    /// To be measured: it may run on this core only, and a Java machine gets the options of Kafka's own
+    /// start script and a heap of 4 GiB.
+    pub fn pinned_to(mut self, core: usize) -> Broker {
+        self.core = Some(core);
+        self
     }
 
     /// Starts again on the same port and data, after [`Broker::kill`] or [`Broker::stop`].
@@ -195,9 +209,6 @@ impl Broker {
 
     fn start_kafka(&mut self) -> Result<(), String> {
         let jars = packages::jars()?;
-        if self.port == 0 {
-            (self.port, self.controller_port) = (free_port(), free_port());
-        }
         let (port, controller_port) = (self.port, self.controller_port);
         let listeners =
             format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");

@@ -66,14 +66,15 @@ public final class Driver {
     public static void main(String[] args) throws Exception {
         bootstrap = args[0];
         // Tools print and exit; here their output is collected and their exit is an exception.
-        System.setOut(new PrintStream(new OutputStream() {
+        PrintStream collected = new PrintStream(new OutputStream() {
             @Override
             public void write(int b) {
                 synchronized (PRINTED) {
                     PRINTED.write(b);
                 }
             }
-        }, true));
+        }, true);
+        System.setOut(collected);
         Exit.setExitProcedure((status, message) -> exited(status));
         Exit.setHaltProcedure((status, message) -> exited(status));
         admin = Admin.create(Map.of("bootstrap.servers", bootstrap));
@@ -281,6 +282,8 @@ public final class Driver {
             PRINTED.reset();
         }
         exitStatus = null;
+        PrintStream problems = System.err;
+        System.setErr(System.out);
         try {
             String[] arguments = Arrays.copyOfRange(command, 3, command.length);
             Class.forName(command[1]).getMethod("main", String[].class).invoke(null, (Object) arguments);
@@ -288,6 +291,8 @@ public final class Driver {
             if (!(thrown.getCause() instanceof Exited)) {
                 throw thrown;
             }
+        } finally {
+            System.setErr(problems);
         }
         System.out.flush();
         synchronized (PRINTED) {
