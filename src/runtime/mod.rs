@@ -1,5 +1,8 @@
 //! Pinned executors, the mailbox between them, the memory budget.
 
+pub mod aux_ring;
 pub mod budget;
+pub mod executor;
 mod lane;
 pub mod mailbox;
+pub mod yield_budget;

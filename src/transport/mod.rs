@@ -1,5 +1,18 @@
 //! Sockets: frames in, buffers and file slices out.
 
-pub mod outgoing;
+mod connection;
+mod frame;
+mod listener;
+mod outgoing;
+mod receive;
+mod send;
 
+pub use connection::{ConnectionOptions, Control, connection};
+pub use frame::{Frame, FrameError, FrameReader};
+pub use listener::{Accepted, Bound, Listener};
 pub use outgoing::{Outgoing, Part};
+pub use receive::ReceivePool;
+pub use send::{SendError, Sender};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+//! The sending half of a connection: buffers by vectored sends, file slices by sendfile.
+//!
+//! A slice goes out in pieces of at most [`PIECE_BYTES`], and the shard's other tasks run between
+//! them. Before each piece `preadv2(RWF_NOWAIT)` says whether it is in the page cache; if not, the
+//! auxiliary ring splices it into a pipe, which reads it off the shard, and from the pipe it goes to
+//! the socket without a copy.
+
+use std::fs::File;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+
+use super::connection::Socket;
+use super::outgoing::{Outgoing, Part};
+use crate::base::file_slice::FileSlice;
+use crate::runtime::aux_ring::AuxRing;
+use crate::runtime::executor;
+use crate::runtime::yield_budget::YieldBudget;
+
+/// Bytes of a file that are sent at once.
+const PIECE_BYTES: u32 = 256 * 1024;
+
+/// A byte is probed every so often: the kernel's read-ahead works in such steps.
+const PROBE_EVERY_BYTES: u64 = 128 * 1024;
+
+/// Buffers in one vectored send.
+const VECTORS_MAX: usize = 64;
+
+/// What is copied to wait for room: glommio waits for it only with bytes in hand.
+const WAIT_BYTES: usize = 4 * 1024;
+
+/// Why a reply was not sent whole; the connection is to be closed.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error("a slice of a file ends before its length: the file was truncated")]
+    FileTruncated,
+    #[error("an earlier reply was sent in part only")]
+    Broken,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<Errno> for SendError {
+    fn from(errno: Errno) -> SendError {
+        SendError::Io(errno.into())
+    }
+}
+
+/// The sending half of a connection.
+pub struct Sender {
+    socket: Rc<Socket>,
+    aux_ring: Option<AuxRing>,
+    yields: YieldBudget,
+    broken: bool,
+}
+
+impl Sender {
+    pub(super) fn new(socket: Rc<Socket>, aux_ring: Option<AuxRing>) -> Sender {
+        Sender {
+            socket,
+            aux_ring,
+            yields: YieldBudget::new(PIECE_BYTES as usize),
+            broken: false,
+        }
+    }
+
+    /// Sends all parts in order; resolves when the kernel has all of them.
+    ///
+    /// Waits as long as the peer does not read; a limit to that is the caller's, who closes the
+    /// connection then. If this fails or is dropped under way, the peer may have got a part of the
+    /// reply, and every later send fails.
+    pub async fn send(&mut self, outgoing: Outgoing) -> Result<(), SendError> {
+        if std::mem::replace(&mut self.broken, true) {
+            return Err(SendError::Broken);
+        }
+        executor::count_turn();
+        let mut buffers: Vec<Bytes> = Vec::new();
+        for part in outgoing.parts {
+            match part {
+                Part::Bytes(bytes) if bytes.is_empty() => {}
+                Part::Bytes(bytes) => buffers.push(bytes),
+                Part::File(slice) if slice.len == 0 => {}
+                Part::File(slice) => {
+                    self.send_buffers(&mut buffers, true).await?;
+                    self.send_file(slice).await?;
+                }
+            }
+        }
+        self.send_buffers(&mut buffers, false).await?;
+        self.broken = false;
+        Ok(())
+    }
+
+    async fn send_buffers(
+        &mut self,
+        buffers: &mut Vec<Bytes>,
+        more: bool,
+    ) -> Result<(), SendError> {
+        let mut first = 0;
+        while first < buffers.len() {
+            let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            flags.set(SendFlags::MORE, more || buffers.len() - first > VECTORS_MAX);
+            let vectors: Vec<IoSlice<'_>> = buffers[first..]
+                .iter()
+                .take(VECTORS_MAX)
+                .map(|b| IoSlice::new(b))
+                .collect();
+            let mut none = SendAncillaryBuffer::default();
+            let sent = sendmsg(self.socket.borrowed(), &vectors, &mut none, flags);
+            let mut sent = match sent {
+                Ok(sent) => {
+                    self.socket.sent.set(self.socket.sent.get() + sent as u64);
+                    sent
+                }
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => self.send_some(&buffers[first].clone()).await?,
+                Err(errno) => return Err(errno.into()),
+            };
+            let bytes = sent;
+            while first < buffers.len() && sent >= buffers[first].len() {
+                sent -= buffers[first].len();
+                first += 1;
+            }
+            if sent > 0 {
+                buffers[first].advance(sent);
+            }
+            self.yields.spend(bytes).await;
+        }
+        buffers.clear();
+        Ok(())
+    }
+
+    /// Waits for room and sends a part of `bytes`.
+    async fn send_some(&mut self, bytes: &[u8]) -> Result<usize, SendError> {
+        self.yields.refill();
+        let socket = &self.socket;
+        Ok(poll_fn(|cx| socket.poll_write(cx, bytes)).await?)
+    }
+
+    async fn send_file(&mut self, slice: FileSlice) -> Result<(), SendError> {
+        let mut position = slice.position;
+        let mut left = slice.len;
+        while left > 0 {
+            let piece = left.min(PIECE_BYTES);
+            let cold = match &self.aux_ring {
+                Some(ring) if !is_resident(&slice.file, position, piece) => Some(ring.clone()),
+                _ => None,
+            };
+            let sent = match cold {
+                Some(ring) => self.send_cold(&ring, &slice.file, position, piece).await?,
+                None => self.send_hot(&slice.file, position, piece).await?,
+            };
+            position += u64::from(sent);
+            left -= sent.min(left);
+            self.yields.spend(sent as usize).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a part of what is in the page cache.
+    async fn send_hot(
+        &mut self,
+        file: &Arc<File>,
+        position: u64,
+        bytes: u32,
+    ) -> Result<u32, SendError> {
+        let mut at = position;
+        let sent = loop {
+            let socket = self.socket.borrowed();
+            match rustix::fs::sendfile(socket, file, Some(&mut at), bytes as usize) {
+                Err(Errno::INTR) => continue,
+                sent => break sent,
+            }
+        };
+        match sent {
+            Ok(0) => Err(SendError::FileTruncated),
+            Ok(sent) => {
+                self.socket.sent.set(self.socket.sent.get() + sent as u64);
+                Ok(u32::try_from(sent).unwrap_or(bytes))
+            }
+            Err(Errno::AGAIN) => {
+                let mut copy = [0; WAIT_BYTES];
+                let wanted = WAIT_BYTES.min(bytes as usize);
+                match file.read_at(&mut copy[..wanted], position)? {
+                    0 => Err(SendError::FileTruncated),
+                    read => Ok(self.send_some(&copy[..read]).await? as u32),
+                }
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Sends a part of what may have to come from the disk.
+    async fn send_cold(
+        &mut self,
+        ring: &AuxRing,
+        file: &Arc<File>,
+        position: u64,
+        bytes: u32,
+    ) -> Result<u32, SendError> {
+        let (outlet, inlet) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // A smaller pipe, where the user's limit of pipe memory is reached, only takes less at once.
+        let _ = rustix::pipe::fcntl_setpipe_size(&inlet, PIECE_BYTES as usize);
+        let inlet = Rc::new(inlet);
+        let piped = ring
+            .splice_to_pipe(file.clone(), position, inlet, bytes)
+            .await?;
+        if piped == 0 {
+            return Err(SendError::FileTruncated);
+        }
+        self.drain_pipe(&outlet, piped).await?;
+        Ok(piped)
+    }
+
+    async fn drain_pipe(&mut self, outlet: &OwnedFd, bytes: u32) -> Result<(), SendError> {
+        let mut left = bytes as usize;
+        while left > 0 {
+            let socket = self.socket.borrowed();
+            match splice(outlet, None, socket, None, left, SpliceFlags::NONBLOCK) {
+                Ok(0) => return Err(SendError::FileTruncated),
+                Ok(sent) => {
+                    self.socket.sent.set(self.socket.sent.get() + sent as u64);
+                    left -= sent.min(left);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let mut copy = [0; WAIT_BYTES];
+                    let wanted = WAIT_BYTES.min(left);
+                    let read = rustix::io::read(outlet, &mut copy[..wanted])?;
+                    let mut rest = &copy[..read];
+                    while !rest.is_empty() {
+                        let sent = self.send_some(rest).await?;
+                        rest = &rest[sent.min(rest.len())..];
+                    }
+                    left -= read.min(left);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a read of these bytes would not wait for the disk, as far as a byte here and there tells.
+fn is_resident(file: &File, position: u64, bytes: u32) -> bool {
+    let end = position + u64::from(bytes);
+    let mut at = position;
+    loop {
+        if !byte_is_resident(file, at) {
+            return false;
+        }
+        if at + 1 >= end {
+            return true;
+        }
+        at = (at + PROBE_EVERY_BYTES).min(end - 1);
+    }
+}
+
+fn byte_is_resident(file: &File, position: u64) -> bool {
+    let mut byte = 0u8;
+    let vector = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    let Ok(position) = i64::try_from(position) else {
+        return true;
+    };
+    // SAFETY: one vector of one byte, which lives across the call; the descriptor is open.
+    let read = unsafe {
+        libc::preadv2(
+            file.as_raw_fd(),
+            &raw const vector,
+            1,
+            position,
+            libc::RWF_NOWAIT,
+        )
+    };
+    // Where the file system cannot tell (EOPNOTSUPP), or at the end, the send itself will.
+    read >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
+}
