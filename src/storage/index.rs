@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use super::disk::LogFile;
 
 /// Entries that gather in memory before they are written.
-pub(super) const TAIL_ENTRIES: usize = 256;
+pub(super) const TAIL_ENTRIES: usize = 128;
 /// Entries read at once at the end of a search.
 const BLOCK_ENTRIES: u32 = 256;
 

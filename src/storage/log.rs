@@ -225,7 +225,7 @@ impl Head {
             return false;
         }
         let waited = match self.first_timestamp {
-            Some(first) if max_timestamp >= 0 => max_timestamp.saturating_sub(first),
+            Some(first) if first >= 0 => max_timestamp.saturating_sub(first),
             _ => now.saturating_sub(self.created),
         };
         let age_limit = settings

@@ -15,10 +15,13 @@
 //! log.write_staged(now).await -> Written             one write for all that was staged; log_end_offset moves
 //! log.prepare().await                                when `Written::prepare` says so, in the background
 //! log.read(start, max_bytes, upper_offset, min_one_batch).await -> ReadOut   ranges of files
+//! log.offset_for_timestamp(timestamp, scratch).await  log.max_timestamp(scratch).await -> TimestampOffset
+//! log.aborted_transactions(from, upper_bound).await
 //! log.flush().await -> Offset                        all below survives a power cut (group commit)
 //! log.delete_records(..)  log.delete_old_segments(now, high_watermark).await
 //! log.truncate_to(offset, now).await  log.truncate_fully_and_start_at(offset, now).await
 //! log.close(now).await  log.rename_deleted(path).await
+//! log_dir::{take_clean_shutdown_mark, scan, write_offsets, write_clean_shutdown_mark, ..}  a data directory
 //! ```
 
 pub mod checkpoint;
@@ -28,6 +31,7 @@ pub mod error;
 mod gate;
 mod index;
 pub mod log;
+pub mod log_dir;
 mod maintenance;
 pub mod memory;
 pub mod names;
@@ -39,6 +43,9 @@ mod recovery;
 mod retention;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod tests;
+mod timestamps;
 pub mod txn_index;
 
 pub use disk::{DirEntry, Disk, Inline, LogFile, LogSlice, Offload, OpenMode};
@@ -50,3 +57,4 @@ pub use producer_state::AppendOrigin;
 pub use read::ReadOut;
 pub use recovery::{Damage, OpenOptions, OpenReport};
 pub use retention::Deleted;
+pub use timestamps::TimestampOffset;

@@ -170,8 +170,10 @@ impl<D: Disk> Log<D> {
         if let Some(mark) = known {
             let state = self.state.borrow();
             let at = state.segment_index(mark.base_offset);
+            // The end of a segment is the beginning of the next.
             if let Some(segment) = state.segments.get(at)
                 && segment.base_offset == mark.base_offset
+                && (mark.position < segment.size || at + 1 == state.segments.len())
             {
                 return Ok(Place {
                     base_offset: mark.base_offset,

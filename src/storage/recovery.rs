@@ -235,6 +235,8 @@ impl<D: Disk> Log<D> {
                 .await?;
             let mut state = self.state.borrow_mut();
             state.log_end_offset = rebuilt.next_offset;
+            state.recovery_point = state.recovery_point.min(rebuilt.next_offset);
+            state.log_start_offset = state.log_start_offset.min(rebuilt.next_offset);
             state.producers = producers;
             state.epochs_dirty = true;
             state.epochs = epochs;
@@ -405,7 +407,8 @@ impl<D: Disk> Loader<'_, D> {
         }
         let mut segments: VecDeque<Segment<D::File>> = VecDeque::new();
         let mut rebuilt_bases = BTreeSet::new();
-        let mut head = None;
+        // Of each segment, and where it ends.
+        let mut heads: Vec<(Head, i64)> = Vec::new();
         let mut next_offset = 0;
         let bases: Vec<i64> = names.logs.keys().copied().collect();
         for (i, &base_offset) in bases.iter().enumerate() {
@@ -420,7 +423,7 @@ impl<D: Disk> Loader<'_, D> {
             {
                 segments.push_back(segment);
                 next_offset = its_end;
-                head = Some(its_head);
+                heads.push((its_head, its_end));
                 continue;
             }
             let file = self.open(base_offset, FileKind::Log).await?;
@@ -435,7 +438,7 @@ impl<D: Disk> Loader<'_, D> {
             segment.last_modified = modified;
             segments.push_back(segment);
             next_offset = rebuilt.next_offset;
-            head = Some(rebuilt.head);
+            heads.push((rebuilt.head, next_offset));
             let later: Vec<i64> = bases[i + 1..].to_vec();
             let later_bytes: u64 = later.iter().map(|base| names.logs[base].0).sum();
             let overlaps = next_base.is_some_and(|next| next < next_offset);
@@ -479,6 +482,23 @@ impl<D: Disk> Loader<'_, D> {
                 break;
             }
         }
+        // After a power cut an empty segment may be there, and the end of the one before it not. The
+        // cleaner leaves such gaps on purpose.
+        while let [.., (_, previous_end), (head, _)] = heads.as_slice()
+            && !options.is_clean
+            && !self.settings.cleanup_policy.compact
+            && head.size == 0
+            && head.base_offset > *previous_end
+            && segments.back().is_some_and(|segment| segment.size == 0)
+        {
+            next_offset = *previous_end;
+            for kind in [FileKind::Log, FileKind::Index, FileKind::TimeIndex] {
+                self.remove(head.base_offset, kind).await?;
+            }
+            rebuilt_bases.remove(&head.base_offset);
+            segments.pop_back();
+            heads.pop();
+        }
         let wanted_start = options.log_start_offset.map_or(0, |offset| offset.0);
         if segments.is_empty() {
             segments.push_back(Segment::new(wanted_start, self.now.0));
@@ -502,10 +522,12 @@ impl<D: Disk> Loader<'_, D> {
             segments.push_back(Segment::new(log_start_offset, self.now.0));
             next_offset = log_start_offset;
             rebuilt_bases.clear();
-            head = None;
+            heads.clear();
         }
         log_start_offset = log_start_offset.max(segments[0].base_offset);
-        let head = head.unwrap_or_else(|| Head::new(next_offset, self.now.0));
+        let head = heads
+            .pop()
+            .map_or_else(|| Head::new(next_offset, self.now.0), |(head, _)| head);
         for &snapshot in names.snapshots.clone().range(next_offset + 1..) {
             self.remove(snapshot, FileKind::Snapshot).await?;
             names.snapshots.remove(&snapshot);
@@ -533,6 +555,10 @@ impl<D: Disk> Loader<'_, D> {
             recovery_point = next_offset;
         }
         if !rebuilt_bases.is_empty() {
+            let names = self.list().await?;
+            for segment in &mut segments {
+                segment.has_txn_index = names.txn_indexes.contains(&segment.base_offset);
+            }
             self.sync_rebuilt(&mut segments, &rebuilt_bases).await?;
             if !options.is_clean {
                 recovery_point = next_offset;

@@ -1,0 +1,170 @@
+//! A data directory: which partitions are in it, and the files that speak of all of them.
+//!
+//! The order at a start: [`take_clean_shutdown_mark`] (removed, and its removal synced, before anything
+//! is loaded, so that a crash while loading is not taken for a clean stop), [`scan`], then each log is
+//! opened. At a stop: every log closed, the checkpoints written, then [`write_clean_shutdown_mark`].
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{
+    LOG_START_OFFSET_CHECKPOINT, Offsets, RECOVERY_POINT_CHECKPOINT, REPLICATION_OFFSET_CHECKPOINT,
+    decode_offsets, decode_partition_metadata, encode_clean_shutdown, encode_offsets,
+    encode_partition_metadata,
+};
+use super::disk::Disk;
+use super::error::{Failure, LogError, Operation};
+use super::names::{CLEAN_SHUTDOWN, Folder, PARTITION_METADATA, parse_folder};
+use crate::base::{Offset, PartitionIndex, TopicId};
+
+/// Largest checkpoint that is read: room for a million partitions.
+const MAX_CHECKPOINT_BYTES: usize = 256 * 1024 * 1024;
+/// Largest `partition.metadata` that is read.
+const MAX_METADATA_BYTES: usize = 64 * 1024;
+
+/// A partition's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundPartition {
+    pub topic: String,
+    pub partition: PartitionIndex,
+    pub dir: PathBuf,
+    /// From `partition.metadata`; `None` if that is missing or says nothing.
+    pub topic_id: Option<TopicId>,
+    /// Why `partition.metadata` could not be read.
+    pub metadata_error: Option<String>,
+}
+
+/// What is in a data directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataDir {
+    pub partitions: Vec<FoundPartition>,
+    /// Folders of deleted partitions, to be removed with [`Disk::remove_dir_all`].
+    pub deleted: Vec<PathBuf>,
+    /// Folders that are Kafka's, not ours to touch.
+    pub left_alone: Vec<PathBuf>,
+    /// Other folders.
+    pub unknown: Vec<PathBuf>,
+    pub recovery_points: Offsets,
+    pub log_start_offsets: Offsets,
+    pub high_watermarks: Offsets,
+    /// Checkpoints that could not be read, and why: they count as empty, which costs time, not records.
+    pub bad_checkpoints: Vec<(PathBuf, String)>,
+}
+
+impl DataDir {
+    /// The entry of a checkpoint for a partition.
+    pub fn offset_of(offsets: &Offsets, topic: &str, partition: PartitionIndex) -> Option<Offset> {
+        offsets.get(&(topic.to_owned(), partition)).copied()
+    }
+}
+
+/// Looks through a data directory. Changes nothing.
+pub async fn scan<D: Disk>(disk: &D, dir: &Path) -> Result<DataDir, LogError> {
+    let entries = disk
+        .list(dir)
+        .await
+        .map_err(|error| LogError::Io(Failure::new(Operation::List, dir, error)))?;
+    let mut found = DataDir::default();
+    for entry in entries.into_iter().filter(|entry| entry.is_dir) {
+        let path = dir.join(&entry.name);
+        match parse_folder(&entry.name) {
+            Folder::Partition { topic, partition } => {
+                let (topic_id, metadata_error) = read_metadata(disk, &path).await;
+                found.partitions.push(FoundPartition {
+                    topic,
+                    partition,
+                    dir: path,
+                    topic_id,
+                    metadata_error,
+                });
+            }
+            Folder::Deleted => found.deleted.push(path),
+            Folder::LeftAlone => found.left_alone.push(path),
+            Folder::Other => found.unknown.push(path),
+        }
+    }
+    let bad = &mut found.bad_checkpoints;
+    found.recovery_points = read_offsets(disk, dir, RECOVERY_POINT_CHECKPOINT, bad).await;
+    found.log_start_offsets = read_offsets(disk, dir, LOG_START_OFFSET_CHECKPOINT, bad).await;
+    found.high_watermarks = read_offsets(disk, dir, REPLICATION_OFFSET_CHECKPOINT, bad).await;
+    Ok(found)
+}
+
+async fn read_metadata<D: Disk>(disk: &D, dir: &Path) -> (Option<TopicId>, Option<String>) {
+    let path = dir.join(PARTITION_METADATA);
+    match disk.read_file(&path, MAX_METADATA_BYTES).await {
+        Ok(bytes) => match decode_partition_metadata(&bytes) {
+            Ok(topic_id) => (topic_id, None),
+            Err(error) => (None, Some(error.to_string())),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (None, None),
+        Err(error) => (None, Some(error.to_string())),
+    }
+}
+
+async fn read_offsets<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: &str,
+    bad: &mut Vec<(PathBuf, String)>,
+) -> Offsets {
+    let path = dir.join(name);
+    let problem = match disk.read_file(&path, MAX_CHECKPOINT_BYTES).await {
+        Ok(bytes) => match decode_offsets(&bytes) {
+            Ok(offsets) => return offsets,
+            Err(error) => error.to_string(),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Offsets::new(),
+        Err(error) => error.to_string(),
+    };
+    bad.push((path, problem));
+    Offsets::new()
+}
+
+/// Writes one of the offset checkpoints, atomically and durably.
+pub async fn write_offsets<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: &str,
+    offsets: impl IntoIterator<Item = (&str, PartitionIndex, Offset)>,
+) -> Result<(), LogError> {
+    replace(disk, &dir.join(name), &encode_offsets(offsets)).await
+}
+
+/// Writes a partition's `partition.metadata`, durably: for one that has lost it.
+pub async fn write_partition_metadata<D: Disk>(
+    disk: &D,
+    partition_dir: &Path,
+    topic_id: TopicId,
+) -> Result<(), LogError> {
+    let content = encode_partition_metadata(topic_id);
+    replace(disk, &partition_dir.join(PARTITION_METADATA), &content).await
+}
+
+/// Removes the clean-shutdown mark; true if it was there. Its removal survives a power cut.
+pub async fn take_clean_shutdown_mark<D: Disk>(disk: &D, dir: &Path) -> Result<bool, LogError> {
+    let path = dir.join(CLEAN_SHUTDOWN);
+    match disk.remove_file(&path).await {
+        Ok(()) => match disk.sync_dir(dir).await {
+            Ok(()) => Ok(true),
+            Err(error) => Err(LogError::Io(Failure::new(Operation::Sync, dir, error))),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(LogError::Io(Failure::new(Operation::Remove, &path, error))),
+    }
+}
+
+/// Leaves the mark of a clean stop. `broker_epoch` is -1 if there is none.
+pub async fn write_clean_shutdown_mark<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    broker_epoch: i64,
+) -> Result<(), LogError> {
+    let content = encode_clean_shutdown(broker_epoch);
+    replace(disk, &dir.join(CLEAN_SHUTDOWN), &content).await
+}
+
+async fn replace<D: Disk>(disk: &D, path: &Path, content: &[u8]) -> Result<(), LogError> {
+    disk.replace_file(path, content)
+        .await
+        .map_err(|error| LogError::Io(Failure::new(Operation::Checkpoint, path, error)))
+}

@@ -1,0 +1,164 @@
+//! Crash images: a workload is cut at every call it makes to the disk, in several ways, and the log that
+//! is opened from what is left must have every record that was acknowledged.
+
+use super::memory::{Call, Crash, Fault};
+use super::*;
+
+/// What a client was told before the crash.
+#[derive(Default)]
+struct Told {
+    /// Tag and records of each batch, in order; written if the write was acknowledged.
+    batches: Vec<(u64, usize)>,
+    written: i64,
+    flushed: i64,
+    /// DeleteRecords was acknowledged up to here.
+    log_start: i64,
+}
+
+/// Appends, flushes, rolls, deletes and closes, until the disk fails.
+fn workload(disk: &MemoryDisk, data: &Path, told: &mut Told) -> Result<(), LogError> {
+    let log = run(Log::create(
+        disk.clone(),
+        Arc::from(data.join("topic-0")),
+        Arc::new(settings()),
+        TopicId(7),
+        Offset(0),
+        options(false),
+    ))?;
+    let mut tag = 0;
+    for turn in 0..24 {
+        for _ in 0..1 + turn % 3 {
+            let count = 1 + tag as usize % 4;
+            let sequence = told.batches.iter().map(|(_, n)| *n as i32).sum();
+            let builder =
+                BatchBuilder::uncompressed().producer(ProducerId(1), ProducerEpoch(0), sequence);
+            told.batches.push((tag, count));
+            match stage(&log, batch_of(builder, tag, count, NOW.0)) {
+                Ok(_) => {}
+                Err(AppendError::Log(error)) => return Err(error),
+                Err(error) => panic!("{error}"),
+            }
+            tag += 1;
+        }
+        told.written = run(log.write_staged(NOW))?.log_end_offset.0;
+        if turn % 4 == 3 {
+            told.flushed = run(log.flush())?.0;
+        }
+        if turn % 5 == 4 {
+            run(log.prepare())?;
+        }
+        if turn == 17 {
+            let before = Offset(log.log_end_offset().0 / 2);
+            log.delete_records(before, log.log_end_offset())?;
+            let start = [("topic", 0.into(), before)];
+            run(log_dir::write_offsets(
+                disk,
+                data,
+                checkpoint::LOG_START_OFFSET_CHECKPOINT,
+                start,
+            ))?;
+            told.log_start = before.0;
+            run(log.delete_old_segments(NOW, log.log_end_offset()))?;
+        }
+    }
+    run(log.close(NOW))?;
+    told.flushed = told.written;
+    Ok(())
+}
+
+fn check(
+    disk: &MemoryDisk,
+    data: &Path,
+    told: &Told,
+    acknowledged: i64,
+    recovery_point: i64,
+    what: &str,
+) {
+    let found = run(log_dir::scan(disk, data)).unwrap();
+    if found.partitions.is_empty() {
+        assert_eq!(acknowledged, 0, "{what}");
+        return;
+    }
+    let mut options = options(false);
+    options.log_start_offset =
+        log_dir::DataDir::offset_of(&found.log_start_offsets, "topic", 0.into());
+    // The checkpoint of recovery points may be as new as the last flush.
+    options.recovery_point = Offset(recovery_point);
+    // Opened twice: what recovery leaves must be as good as what it found.
+    for _ in 0..2 {
+        let (log, report) = open(disk, data, &settings(), options.clone());
+        let (start, end) = (log.log_start_offset().0, log.log_end_offset().0);
+        assert!(end >= acknowledged, "{what}: ends at {end}");
+        assert!(start <= acknowledged.max(told.log_start), "{what}");
+        assert!(
+            report.damage.is_none() || acknowledged < told.written,
+            "{what}"
+        );
+        let all = expected(&told.batches);
+        let read = read_all(&log, Offset(end), 700);
+        let range = start as usize..;
+        // Between what was acknowledged and the end there may be gaps after a power cut.
+        let sure = acknowledged as usize;
+        if start < acknowledged {
+            assert_eq!(
+                read[..sure - start as usize],
+                all[range.start..sure],
+                "{what}"
+            );
+        }
+        for record in &read {
+            assert_eq!(*record, all[record.0 as usize], "{what}");
+        }
+        let next = log.log_end_offset();
+        if let Some(sequence) = log
+            .producers()
+            .get(ProducerId(1))
+            .map(|producer| producer.last_sequence())
+        {
+            assert_eq!(i64::from(sequence), next.0 - 1, "{what}");
+        }
+        // It goes on.
+        assert_eq!(append(&log, batch(9999, 1, NOW.0)), next, "{what}");
+        run(log.truncate_to(next, NOW)).unwrap();
+    }
+}
+
+fn calls_of_the_workload() -> u64 {
+    let (disk, data) = memory();
+    let mut told = Told::default();
+    workload(&disk, &data, &mut told).unwrap();
+    assert!(told.log_start > 0);
+    disk.calls(Call::Any)
+}
+
+#[test]
+fn a_killed_process_loses_nothing_that_was_written() {
+    for at in 2..=calls_of_the_workload() {
+        let (disk, data) = memory();
+        disk.set_fault(Call::Any, at, Fault::PowerOff);
+        let mut told = Told::default();
+        assert!(workload(&disk, &data, &mut told).is_err());
+        for recovery_point in [0, told.flushed] {
+            let image = disk.crash(Crash::Kill);
+            let what = format!("killed at {at}, from {recovery_point}");
+            check(&image, &data, &told, told.written, recovery_point, &what);
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_flushed() {
+    for at in 2..=calls_of_the_workload() {
+        for seed in 0..6 {
+            let (disk, data) = memory();
+            disk.set_fault(Call::Any, at, Fault::PowerOff);
+            let mut told = Told::default();
+            assert!(workload(&disk, &data, &mut told).is_err());
+            for recovery_point in [0, told.flushed] {
+                let image = disk.crash(Crash::Power { seed });
+                let what = format!("power cut at {at}, seed {seed}, from {recovery_point}");
+                check(&image, &data, &told, told.flushed, recovery_point, &what);
+            }
+        }
+    }
+}

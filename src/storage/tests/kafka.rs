@@ -1,0 +1,143 @@
+//! Against Apache Kafka itself, where it is there.
+//!
+//! `RINGSPUN_KAFKA_CLASSPATH` is the class path of Kafka's tools; `RINGSPUN_KAFKA_LOG_DIR` a data directory
+//! that a cleanly stopped Kafka has written. Without them these tests do nothing.
+
+use std::process::Command;
+
+use super::*;
+
+fn dump(class_path: &str, arguments: &[&str], files: &[PathBuf]) -> String {
+    let files: Vec<String> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    let output = Command::new("java")
+        .args(["-Xmx256M", "-cp", class_path])
+        .arg("org.apache.kafka.tools.DumpLogSegments")
+        .args(arguments)
+        .args(["--files", &files.join(",")])
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(output.status.success(), "{text}");
+    for complaint in ["Mismatch", "not found", "out of order", "xception"] {
+        assert!(!text.contains(complaint), "{text}");
+    }
+    // Of its own segments, too, it says that -1 is followed by their base offset.
+    let gaps = text
+        .lines()
+        .filter(|line| line.contains(" is followed by "));
+    for gap in gaps {
+        assert!(gap.trim().starts_with("-1 "), "{gap}");
+    }
+    text
+}
+
+fn files(dir: &Path, suffixes: &[&str]) -> Vec<PathBuf> {
+    let disk = PageCache::new(Inline);
+    run(disk.list(dir))
+        .unwrap()
+        .into_iter()
+        .filter(|entry| suffixes.iter().any(|suffix| entry.name.ends_with(suffix)))
+        .map(|entry| dir.join(entry.name))
+        .collect()
+}
+
+#[test]
+fn kafkas_dumper_reads_ours_live_and_stopped() {
+    let Ok(class_path) = std::env::var("RINGSPUN_KAFKA_CLASSPATH") else {
+        return;
+    };
+    let data = tempfile::tempdir().unwrap();
+    let disk = PageCache::new(Inline);
+    let mut large = settings();
+    large.segment_bytes = 200_000;
+    large.index_interval_bytes = 4096;
+    let log = create(&disk, data.path(), &large);
+    for tag in 0..3000u64 {
+        let builder = match tag % 3 {
+            0 => BatchBuilder::new(Compression::of(CompressionType::Lz4)),
+            1 => BatchBuilder::uncompressed().producer(
+                ProducerId(1),
+                ProducerEpoch(0),
+                tag as i32 / 3 * 2,
+            ),
+            _ => BatchBuilder::uncompressed(),
+        };
+        let timestamp = NOW.0 + (tag as i64 * 7919) % 100_000;
+        let written = {
+            stage(&log, batch_of(builder, tag, 2, timestamp)).unwrap();
+            run(log.write_staged(NOW)).unwrap()
+        };
+        if written.prepare {
+            run(log.prepare()).unwrap();
+        }
+    }
+    assert!(log.segment_count() > 1);
+    let dir = data.path().join("topic-0");
+    let check = || {
+        let text = dump(&class_path, &["--deep-iteration"], &files(&dir, &[".log"]));
+        assert_eq!(text.matches("| offset:").count(), 6000);
+        let indexes = files(&dir, &[".index", ".timeindex"]);
+        dump(&class_path, &["--verify-index-only"], &indexes);
+        dump(&class_path, &["--index-sanity-check"], &indexes);
+    };
+    check();
+    run(log.close(NOW)).unwrap();
+    check();
+    let text = dump(&class_path, &[], &files(&dir, &[".snapshot"]));
+    assert!(text.contains("producerId: 1 "), "{text}");
+    let (log, report) = open(&disk, data.path(), &large, options(true));
+    assert_eq!(report, OpenReport::default());
+    assert_eq!(log.log_end_offset(), Offset(6000));
+    drop(log);
+    let (_, report) = open(&disk, data.path(), &large, options(false));
+    assert_eq!(report.damage, None);
+    check();
+}
+
+#[test]
+fn a_directory_that_kafka_wrote_is_opened() {
+    let Ok(dir) = std::env::var("RINGSPUN_KAFKA_LOG_DIR") else {
+        return;
+    };
+    let disk = PageCache::new(Inline);
+    let found = run(log_dir::scan(&disk, Path::new(&dir))).unwrap();
+    assert!(!found.partitions.is_empty());
+    assert!(found.bad_checkpoints.is_empty());
+    for partition in found.partitions {
+        assert!(partition.topic_id.is_some());
+        for is_clean in [true, false] {
+            let mut options = options(is_clean);
+            options.recovery_point = log_dir::DataDir::offset_of(
+                &found.recovery_points,
+                &partition.topic,
+                partition.partition,
+            )
+            .unwrap_or_default();
+            let (log, report) = run(Log::open(
+                disk.clone(),
+                Arc::from(partition.dir.clone()),
+                Arc::new(settings()),
+                options,
+            ))
+            .unwrap();
+            assert_eq!(report.damage, None, "{partition:?}");
+            assert_eq!(report.truncated_bytes, 0, "{partition:?}");
+            assert_eq!(report.rebuilt_indexes, 0, "{partition:?}");
+            let (mut next, mut batches) = (log.log_start_offset(), 0);
+            let end = log.log_end_offset();
+            while next < end {
+                let out = run(log.read(next, 100_000, end, true)).unwrap();
+                batches += batches_of(&bytes_of(&out.slice.unwrap())).len();
+                next = out.next_offset;
+            }
+            println!(
+                "{}-{}: {end}, {batches} batches",
+                partition.topic, partition.partition
+            );
+        }
+    }
+}
