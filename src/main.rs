@@ -4,16 +4,23 @@
 //! The exit code is 0 after a clean stop and 1 after a refusal or failure, with one line on standard error
 //! that says what is wrong and what to do. A second signal ends the process at once, by that signal.
 
+use std::cell::Cell;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
+use tokio::sync::oneshot;
 
-use ringspun::base::listeners;
+use ringspun::admin::http;
+use ringspun::admin::metrics::{Metrics, PartitionSample, PartitionSource};
+use ringspun::base::listeners::{self, HostPort};
 use ringspun::base::settings::{self, Inputs, Loaded};
 use ringspun::server::logging;
+use ringspun::server::node::{self, LocalFuture, NodeView, Watcher};
+use ringspun::server::signals::StopSignals;
 use ringspun::server::startup::{self, Prepared, StartError, one_line};
 
 #[global_allocator]
@@ -125,10 +132,105 @@ fn load(arguments: &Arguments) -> Result<Loaded, StartError> {
 }
 
 /// Runs the node until it is stopped.
-fn serve(prepared: Prepared, _started: Instant) -> Result<(), StartError> {
-    // The node is not assembled yet: what was prepared is given back.
-    drop(prepared);
-    Err(StartError::Other(
-        "this build checks its settings and directories but cannot serve clients yet".into(),
-    ))
+fn serve(prepared: Prepared, started: Instant) -> Result<(), StartError> {
+    let failed = |what: &str, error: std::io::Error| {
+        StartError::Other(format!("{what} could not be set up: {error}"))
+    };
+    let runtime = node::control_runtime().map_err(|e| failed("the control thread", e))?;
+    let signals = {
+        let _entered = runtime.enter();
+        StopSignals::install()
+    };
+    let mut signals = signals.map_err(|e| failed("signals", e))?;
+    let web = match &prepared.settings.http_listener {
+        Some(at) => Some(Web::bind(at, prepared.settings.metrics_partitions)?),
+        None => None,
+    };
+    let watcher = web.as_ref().map(|web| web as &dyn Watcher);
+    let stop = async move { signals.next().await.to_string() };
+    node::run(&runtime, prepared, watcher, started, stop, |ready| {
+        use std::io::Write as _;
+        let mut out = std::io::stdout();
+        // Nobody may be reading it; the node serves all the same.
+        let _ = writeln!(out, "{ready}").and_then(|()| out.flush());
+    })
+    .map_err(|error| match error {
+        node::NodeError::Start(error) => error,
+        other => StartError::Other(one_line(&other.to_string())),
+    })
+}
+
+/// The HTTP server, beside the node.
+struct Web {
+    address: SocketAddr,
+    bound: Cell<Option<http::Bound>>,
+    health: http::Health,
+    partitions: bool,
+}
+
+impl Web {
+    fn bind(at: &HostPort, partitions: bool) -> Result<Self, StartError> {
+        let bound = http::bind(at)
+            .map_err(|error| StartError::bind("ringspun.http.listener", at, error))?;
+        Ok(Self {
+            address: bound.address(),
+            bound: Cell::new(Some(bound)),
+            health: http::Health::default(),
+            partitions,
+        })
+    }
+}
+
+impl Watcher for Web {
+    fn address(&self) -> Option<String> {
+        Some(self.address.to_string())
+    }
+
+    fn run(&self, node: NodeView, stop: oneshot::Receiver<()>) -> LocalFuture {
+        let source = self.partitions.then(|| partition_source(node.clone()));
+        let metrics = Metrics::new(node.counters.clone(), source, logging::dropped_lines);
+        let health = self.health.clone();
+        let bound = self.bound.take();
+        Box::pin(async move {
+            let stops = async {
+                let _ = stop.await;
+            };
+            if let Some(bound) = bound
+                && let Err(error) = bound.serve(health, metrics, stops).await
+            {
+                tracing::error!("HTTP server ended: {error}");
+            }
+        })
+    }
+
+    fn ready(&self) {
+        self.health.set_ready();
+    }
+
+    fn stopping(&self) {
+        self.health.set_stopping();
+    }
+}
+
+/// Asks the shards for what `/metrics` says of partitions.
+fn partition_source(node: NodeView) -> PartitionSource {
+    let (source, mut asked) = tokio::sync::mpsc::channel::<oneshot::Sender<_>>(4);
+    tokio::task::spawn_local(async move {
+        while let Some(answer) = asked.recv().await {
+            let samples = node
+                .partitions()
+                .await
+                .into_iter()
+                .map(|c| PartitionSample {
+                    topic: c.topic,
+                    partition: c.partition.0,
+                    log_start_offset: c.log_start_offset.0,
+                    high_watermark: c.high_watermark.0,
+                    log_end_offset: c.log_end_offset.0,
+                    size_bytes: c.size_bytes,
+                });
+            let _ = answer.send(samples.collect());
+        }
+    });
+    source
 }

@@ -1,1 +1,19 @@
 //! What one shard owns, and the shells that drive the machines below.
+//!
+//! [`shard::Shard`] holds the partitions of one shard and answers [`messages`]; [`partition`] is one of
+//! them; [`purgatory`] is where requests wait; [`lifecycle`] opens, creates and deletes partitions as
+//! the image says; [`keeper`] does what comes round by the clock; [`control`] is the host of the
+//! controller, on the control thread.
+
+pub mod config_rules;
+pub mod control;
+pub mod error;
+pub mod event;
+pub mod keeper;
+pub mod lifecycle;
+pub mod messages;
+pub mod offload;
+pub mod partition;
+pub mod purgatory;
+pub mod reply;
+pub mod shard;

@@ -1,1 +1,208 @@
 //! One file per API family: decode, authorise, route, merge, encode.
+//!
+//! A request has two stages. [`begin`] is the first: it runs in the order of the connection, decodes,
+//! and sends what concerns partitions to their shards, so that two produces on one connection reach
+//! their partition in order. What it returns is the second: a future that waits for the shards'
+//! answers and encodes the response. Responses leave in the order of the requests; the connection sees
+//! to that.
+//!
+//! Here, and nowhere below, a failure gets its Kafka error code ([`errors`]).
+
+pub mod advertise;
+pub mod api_versions;
+pub mod configs;
+pub mod errors;
+pub mod fetch;
+pub mod fetch_session;
+pub mod log_dirs;
+pub mod metadata;
+pub mod offsets;
+pub mod produce;
+pub mod producers;
+pub mod quorum;
+pub mod scatter;
+pub mod topics;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::base::settings::NodeSettings;
+use crate::broker::shard::Shard;
+use crate::handlers::fetch_session::{MAX_CACHED_PARTITIONS, SessionCache};
+use crate::handlers::producers::ProducerIds;
+use crate::metadata::Image;
+use crate::protocol::api::{self, Api, Lookup, key};
+use crate::protocol::response::{self, EncodeError};
+use crate::protocol::{ErrorCode, Malformed, frame};
+use crate::runtime::mailbox::Closed;
+use crate::transport::Outgoing;
+
+/// What the handlers of one shard share.
+pub struct Handlers {
+    pub shard: Rc<Shard>,
+    pub sessions: RefCell<SessionCache>,
+    pub producer_ids: ProducerIds,
+}
+
+impl Handlers {
+    pub fn new(shard: Rc<Shard>) -> Rc<Self> {
+        let slots = shard.settings().max_incremental_fetch_session_cache_slots as usize;
+        let slots = slots.div_ceil(usize::from(shard.shards));
+        let sessions = SessionCache::new(shard.id.0, shard.shards, slots, MAX_CACHED_PARTITIONS);
+        Rc::new(Self {
+            shard,
+            sessions: RefCell::new(sessions),
+            producer_ids: ProducerIds::default(),
+        })
+    }
+}
+
+/// What is known of a connection. One per connection.
+pub struct Peer {
+    pub handlers: Rc<Handlers>,
+    /// Name of the listener it came through.
+    pub listener: Arc<str>,
+    pub address: SocketAddr,
+}
+
+impl Peer {
+    pub fn shard(&self) -> &Rc<Shard> {
+        &self.handlers.shard
+    }
+
+    pub fn image(&self) -> Arc<Image> {
+        self.handlers.shard.image()
+    }
+
+    pub fn settings(&self) -> Arc<NodeSettings> {
+        self.handlers.shard.settings()
+    }
+}
+
+/// One request, past its header.
+pub struct Call {
+    pub peer: Rc<Peer>,
+    pub api: &'static Api,
+    pub version: i16,
+    pub correlation_id: i32,
+    pub client_id: Option<String>,
+}
+
+impl Call {
+    /// The whole frame of a response of the crate's types.
+    pub fn encode(
+        &self,
+        response: &impl kafka_protocol::protocol::Encodable,
+    ) -> Result<Outgoing, Close> {
+        let bytes =
+            response::encode_response(self.api.key, self.version, self.correlation_id, response)?;
+        Ok(Outgoing::from(bytes))
+    }
+}
+
+/// Why a connection is closed without an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Close {
+    #[error("malformed request: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("request of {0} bytes is too short for a header")]
+    Short(usize),
+    #[error("API key {key} version {version} is not supported")]
+    Unsupported { key: i16, version: i16 },
+    /// A produce that wants no answer failed: closing is the only way to say so.
+    #[error("produce with acks=0 failed: {0:?}")]
+    Unanswered(ErrorCode),
+    #[error("response could not be encoded: {0}")]
+    Encode(#[from] EncodeError),
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+impl From<Closed> for Close {
+    fn from(_: Closed) -> Self {
+        Close::Stopping
+    }
+}
+
+/// The second stage of a request.
+pub type Later = Pin<Box<dyn Future<Output = Result<Outgoing, Close>>>>;
+
+/// What the first stage came to.
+pub enum Begun {
+    /// Nothing will be answered.
+    Silent,
+    Done(Outgoing),
+    Later(Later),
+}
+
+impl Begun {
+    /// A second stage.
+    fn later(stage: impl Future<Output = Result<Outgoing, Close>> + 'static) -> Begun {
+        Begun::Later(Box::pin(stage))
+    }
+}
+
+/// Starts a request. `frame` is what came behind the length prefix.
+pub async fn begin(peer: &Rc<Peer>, mut frame: BytesMut) -> Result<Begun, Close> {
+    let peek = frame::peek(&frame).ok_or(Close::Short(frame.len()))?;
+    let api = match api::lookup(peek.api_key, peek.api_version) {
+        Lookup::Served(api) => api,
+        Lookup::UnsupportedVersion(api) if api.key == key::API_VERSIONS => {
+            return Ok(Begun::Done(api_versions::unsupported(peek.correlation_id)?));
+        }
+        Lookup::UnsupportedVersion(_) | Lookup::UnknownKey => {
+            return Err(Close::Unsupported {
+                key: peek.api_key,
+                version: peek.api_version,
+            });
+        }
+    };
+    let header = frame::parse_header(api, &frame)?;
+    let call = Call {
+        peer: peer.clone(),
+        api,
+        version: header.api_version,
+        correlation_id: header.correlation_id,
+        client_id: header.client_id.map(|id| id.into_owned()),
+    };
+    let body_offset = header.body_offset;
+    let body = frame.split_off(body_offset);
+    match api.key {
+        key::PRODUCE => return produce::begin(call, body).await,
+        key::FETCH => return fetch::begin(call, body.freeze()).await,
+        _ => {}
+    }
+    let body: Bytes = body.freeze();
+    match api.key {
+        key::API_VERSIONS => api_versions::begin(&call, body),
+        key::METADATA => metadata::metadata(call, body),
+        key::DESCRIBE_CLUSTER => metadata::describe_cluster(call, body),
+        key::DESCRIBE_TOPIC_PARTITIONS => metadata::describe_topic_partitions(call, body),
+        key::LIST_OFFSETS => offsets::list_offsets(call, body).await,
+        key::OFFSET_FOR_LEADER_EPOCH => offsets::offset_for_leader_epoch(call, body).await,
+        key::DELETE_RECORDS => offsets::delete_records(call, body).await,
+        key::CREATE_TOPICS => topics::create_topics(call, body),
+        key::DELETE_TOPICS => topics::delete_topics(call, body),
+        key::CREATE_PARTITIONS => topics::create_partitions(call, body),
+        key::ELECT_LEADERS => topics::elect_leaders(call, body),
+        key::LIST_PARTITION_REASSIGNMENTS => topics::list_partition_reassignments(call, body),
+        key::DESCRIBE_CONFIGS => configs::describe_configs(call, body),
+        key::ALTER_CONFIGS => configs::alter_configs(call, body),
+        key::INCREMENTAL_ALTER_CONFIGS => configs::incremental_alter_configs(call, body),
+        key::LIST_CONFIG_RESOURCES => configs::list_config_resources(call, body),
+        key::INIT_PRODUCER_ID => producers::init_producer_id(call, body),
+        key::DESCRIBE_PRODUCERS => producers::describe_producers(call, body).await,
+        key::DESCRIBE_LOG_DIRS => log_dirs::describe_log_dirs(call, body).await,
+        key::DESCRIBE_QUORUM => quorum::describe_quorum(call, body),
+        other => Err(Close::Unsupported {
+            key: other,
+            version: call.version,
+        }),
+    }
+}

@@ -76,6 +76,11 @@ impl LeaderState {
         self.leader_epoch
     }
 
+    /// The end of the leader's own log, as far as it counts.
+    pub fn local_end(&self) -> Offset {
+        self.local_end
+    }
+
     /// One past the last record that every in-sync replica has.
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark

@@ -293,7 +293,7 @@ fn probe_write(path: &Path) -> Result<(), StartError> {
 }
 
 /// Writes a small file beside its place, syncs it, moves it there and syncs the directory.
-fn write_atomically(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+pub(super) fn write_atomically(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.tmp"));
     let write = || {
         let mut file = File::create(&temporary)?;

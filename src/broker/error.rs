@@ -1,0 +1,48 @@
+//! Why a partition did not do what it was asked. The handler picks Kafka's code for each.
+
+use crate::base::Offset;
+use crate::records::ValidationError;
+use crate::replication::NotEnoughReplicas;
+use crate::storage::producer_state::SequenceError;
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PartitionError {
+    /// The image this shard serves has no such partition, or it is being deleted.
+    #[error("the partition does not exist here")]
+    Unknown,
+    /// The asker's leader epoch is older than ours (KIP-320).
+    #[error("the leader epoch of the request is older than the leader's")]
+    FencedLeaderEpoch,
+    /// The asker's leader epoch is newer than ours (KIP-320).
+    #[error("the leader epoch of the request is newer than the leader's")]
+    UnknownLeaderEpoch,
+    #[error("the offset is not between log start {log_start} and log end {log_end}")]
+    OffsetOutOfRange {
+        log_start: Offset,
+        log_end: Offset,
+        high_watermark: Offset,
+    },
+    #[error(transparent)]
+    Invalid(#[from] ValidationError),
+    #[error("the batch is larger than segment.bytes")]
+    LargerThanSegment,
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    #[error(transparent)]
+    NotEnoughReplicas(#[from] NotEnoughReplicas),
+    /// Appended, but not acknowledged by enough replicas within the request's timeout.
+    #[error("not acknowledged in time")]
+    TimedOut,
+    /// The log went offline: a write or an fsync failed. It stays so until a restart.
+    #[error("the log is offline")]
+    Storage,
+    /// The batches read are damaged.
+    #[error("the records are damaged")]
+    Corrupt,
+    /// The topic's policy forbids it (DeleteRecords on a topic that is only compacted).
+    #[error("the topic's cleanup.policy forbids it")]
+    Policy,
+    /// The shard is stopping.
+    #[error("the broker is stopping")]
+    Stopping,
+}

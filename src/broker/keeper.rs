@@ -1,0 +1,93 @@
+//! What comes round by the clock: retention, `flush.ms`, forgetting producers, room for the next
+//! segment.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use glommio::timer::Timer;
+
+use crate::base::Timestamp;
+use crate::broker::partition::Partition;
+use crate::broker::shard::{Shard, wall_clock};
+use crate::runtime::executor::yield_now;
+
+/// How often the keeper looks what is due.
+const TICK: Duration = Duration::from_millis(250);
+
+impl Shard {
+    pub(crate) async fn keep_loop(self: Rc<Self>) {
+        let settings = self.settings();
+        let first = Duration::from_millis(settings.log_initial_task_delay_ms);
+        let mut retention = Instant::now() + first;
+        let mut expiry = Instant::now() + first;
+        while !self.is_stopping() {
+            Timer::new(TICK).await;
+            let settings = self.settings();
+            let now = Instant::now();
+            self.flush_by_age().await;
+            if now >= retention {
+                retention = now + Duration::from_millis(settings.log_retention_check_interval_ms);
+                self.retain().await;
+            }
+            if now >= expiry {
+                expiry =
+                    now + Duration::from_millis(settings.producer_id_expiration_check_interval_ms);
+                self.forget_producers().await;
+            }
+        }
+    }
+
+    /// Flushes partitions whose oldest record that is not flushed has waited for `flush.ms`.
+    async fn flush_by_age(self: &Rc<Self>) {
+        let now = wall_clock();
+        for partition in self.unflushed() {
+            let since = partition.unflushed_since.get();
+            let flush_ms = partition.settings().flush_ms;
+            let age = u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0);
+            if since != Timestamp::NONE && age >= flush_ms {
+                self.mark_flush(&partition);
+            }
+        }
+    }
+
+    async fn retain(self: &Rc<Self>) {
+        for partition in self.all_partitions() {
+            self.retain_one(&partition).await;
+            yield_now().await;
+        }
+    }
+
+    async fn retain_one(self: &Rc<Self>, partition: &Rc<Partition>) {
+        if partition.deleted.get() || partition.log.failure().is_some() {
+            return;
+        }
+        let high_watermark = partition.high_watermark();
+        match partition
+            .log
+            .delete_old_segments(wall_clock(), high_watermark)
+            .await
+        {
+            Ok(deleted) if deleted.segments > 0 => tracing::info!(
+                topic = %partition.topic,
+                partition = partition.key.partition.0,
+                "{} segments of {} bytes passed retention; log starts at {}",
+                deleted.segments,
+                deleted.bytes,
+                partition.log.log_start_offset()
+            ),
+            Ok(_) => {}
+            Err(error) => {
+                let moved = partition.fail(&error);
+                self.settle(moved);
+            }
+        }
+    }
+
+    async fn forget_producers(self: &Rc<Self>) {
+        let now = wall_clock();
+        for partition in self.all_partitions() {
+            partition.log.remove_expired_producers(now);
+            yield_now().await;
+        }
+    }
+}

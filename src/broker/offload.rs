@@ -1,0 +1,149 @@
+//! The disks of this node as a shard sees them, and where calls are made that may sleep in the kernel:
+//! syncs on the shard's auxiliary ring, the rest on the shard's helper thread, which has no core of its
+//! own to keep.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::Offset;
+use crate::metadata::{DirectoryId, PartitionImage};
+use crate::runtime::aux_ring::AuxRing;
+use crate::storage::{AllocationBudget, Disk, Log, Offload, PageCache};
+
+/// A shard's log: plain files through the page cache.
+pub type ShardLog = Log<ShardDisk>;
+/// A shard's disk.
+pub type ShardDisk = PageCache<ShardOffload>;
+
+/// One per shard; clones share the ring.
+#[derive(Clone)]
+pub struct ShardOffload {
+    ring: AuxRing,
+}
+
+impl ShardOffload {
+    pub fn new(ring: AuxRing) -> Self {
+        Self { ring }
+    }
+}
+
+impl fmt::Debug for ShardOffload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShardOffload")
+    }
+}
+
+impl Offload for ShardOffload {
+    async fn sync_data(&self, file: Arc<File>) -> io::Result<()> {
+        self.ring.fdatasync(file).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        glommio::executor().spawn_blocking(job).await
+    }
+}
+
+/// What a directory's checkpoint files said of a partition when the node started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Points {
+    pub recovery_point: Option<Offset>,
+    pub log_start_offset: Option<Offset>,
+    pub high_watermark: Option<Offset>,
+}
+
+/// One entry of `log.dirs`. Shared, read-only.
+#[derive(Debug)]
+pub struct Directory {
+    pub path: PathBuf,
+    pub id: DirectoryId,
+    /// The last stop was clean: logs need no scan.
+    pub clean: bool,
+    /// Folder name to what the checkpoint files say.
+    pub points: HashMap<String, Points>,
+    /// Bytes that the directory's logs may have allocated ahead.
+    pub allocation: Arc<AllocationBudget>,
+}
+
+impl Directory {
+    pub fn points(&self, folder: &str) -> Points {
+        self.points.get(folder).copied().unwrap_or_default()
+    }
+}
+
+/// Space of the file system that a directory lies on, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    pub total_bytes: i64,
+    pub usable_bytes: i64,
+}
+
+/// The data directories, in the order of `log.dirs`.
+#[derive(Clone)]
+pub struct Directories {
+    all: Arc<Vec<Directory>>,
+    paths: Arc<Vec<PathBuf>>,
+    disk: ShardDisk,
+}
+
+impl Directories {
+    pub fn new(all: Arc<Vec<Directory>>, offload: ShardOffload) -> Self {
+        let paths = Arc::new(all.iter().map(|d| d.path.clone()).collect());
+        Self {
+            all,
+            paths,
+            disk: PageCache::new(offload),
+        }
+    }
+
+    pub fn all(&self) -> &[Directory] {
+        &self.all
+    }
+
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    pub fn disk(&self) -> ShardDisk {
+        self.disk.clone()
+    }
+
+    /// The directory a partition lies in, and true; or the one it is to be made in: where the metadata
+    /// says, else the first.
+    pub fn place(&self, folder: &str, partition: &PartitionImage) -> (usize, bool) {
+        let found = self.all.iter().position(|d| d.path.join(folder).is_dir());
+        let assigned = || {
+            let id = partition.directories.first()?;
+            self.all.iter().position(|d| d.id == *id)
+        };
+        match found {
+            Some(index) => (index, true),
+            None => (assigned().unwrap_or(0), false),
+        }
+    }
+
+    /// Total and free space of the file system of `path`.
+    pub fn space(&self, path: &Path) -> Option<Space> {
+        let stat = rustix::fs::statvfs(path).ok()?;
+        let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.f_frsize)).ok();
+        Some(Space {
+            total_bytes: bytes(stat.f_blocks)?,
+            usable_bytes: bytes(stat.f_bavail)?,
+        })
+    }
+
+    /// Removes what is left of a deleted partition.
+    pub async fn remove_folder(&self, folder: &Path) {
+        if let Err(error) = self.disk.remove_dir_all(folder).await
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("{} could not be removed: {error}", folder.display());
+        }
+    }
+}

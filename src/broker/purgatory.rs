@@ -1,0 +1,201 @@
+//! Where requests wait: produces for their acknowledgement, fetches for their bytes.
+//!
+//! A waiting request is registered with each of its partitions, which tell it when something moved,
+//! and once with the shard's timers for its deadline. Nothing polls. Whoever completes a request first
+//! wins; what the others still hold is dropped when they meet it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::broker::error::PartitionError;
+use crate::broker::event::Event;
+use crate::broker::messages::{Answer, Fetch, Produced, Reply};
+use crate::broker::reply::ReplyTo;
+
+/// A produce over partitions of one shard, of which some still wait.
+pub struct ProduceOp {
+    open: Cell<usize>,
+    answers: RefCell<Vec<Answer<Produced>>>,
+    reply: Cell<Option<ReplyTo>>,
+    timer: Cell<Option<TimerKey>>,
+}
+
+impl ProduceOp {
+    /// Waits for `open` answers.
+    pub fn new(open: usize, reply: ReplyTo) -> Rc<Self> {
+        Rc::new(Self {
+            open: Cell::new(open),
+            answers: RefCell::new(Vec::with_capacity(open)),
+            reply: Cell::new(Some(reply)),
+            timer: Cell::new(None),
+        })
+    }
+
+    /// One partition is done. The last one sends the reply.
+    pub fn answer(&self, slot: u32, result: Result<Produced, PartitionError>) {
+        if self.open.get() == 0 {
+            return;
+        }
+        self.answers.borrow_mut().push(Answer { slot, result });
+        self.open.set(self.open.get() - 1);
+        if self.open.get() == 0
+            && let Some(reply) = self.reply.take()
+        {
+            reply.send(Reply::Produce(self.answers.take()));
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.open.get() == 0
+    }
+
+    /// The deadline came: each of `slots` that has no answer yet timed out.
+    pub fn expire(&self, slots: &[u32]) {
+        self.timer.set(None);
+        let answered: Vec<u32> = self.answers.borrow().iter().map(|a| a.slot).collect();
+        for &slot in slots.iter().filter(|slot| !answered.contains(slot)) {
+            self.answer(slot, Err(PartitionError::TimedOut));
+        }
+    }
+}
+
+/// A fetch over partitions of one shard that waits for bytes.
+pub struct FetchOp {
+    /// The endpoint that asked.
+    pub from: usize,
+    pub fetch: Rc<Fetch>,
+    available: Cell<u64>,
+    done: Cell<bool>,
+    reply: Cell<Option<ReplyTo>>,
+    timer: Cell<Option<TimerKey>>,
+}
+
+impl FetchOp {
+    /// `available`: bytes that a first read found.
+    pub fn new(from: usize, fetch: Rc<Fetch>, available: u64, reply: ReplyTo) -> Rc<Self> {
+        Rc::new(Self {
+            from,
+            fetch,
+            available: Cell::new(available),
+            done: Cell::new(false),
+            reply: Cell::new(Some(reply)),
+            timer: Cell::new(None),
+        })
+    }
+
+    /// `bytes` more have become visible in one of the partitions. Returns whether that is enough.
+    pub fn more(&self, bytes: u64) -> bool {
+        self.available
+            .set(self.available.get().saturating_add(bytes));
+        self.available.get() >= u64::from(self.fetch.min_bytes.max(1))
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.done.get()
+    }
+
+    /// Takes the way back, if nobody has yet.
+    pub fn take_reply(&self) -> Option<ReplyTo> {
+        self.done.set(true);
+        self.reply.take()
+    }
+}
+
+/// What happens when a deadline comes.
+pub enum Expired {
+    Fetch(Rc<FetchOp>),
+    /// The slots that have not been answered.
+    Produce(Rc<ProduceOp>, Vec<u32>),
+}
+
+/// Names a timer; unique, in the order of the deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TimerKey(Instant, u64);
+
+/// The deadlines of one shard, and the fetches that wait in it.
+#[derive(Default)]
+pub struct Purgatory {
+    timers: RefCell<BTreeMap<TimerKey, Expired>>,
+    fetches: RefCell<BTreeMap<(usize, u64), Rc<FetchOp>>>,
+    next: Cell<u64>,
+    /// Set when the earliest deadline became earlier.
+    pub earlier: Event,
+}
+
+impl Purgatory {
+    fn insert(&self, deadline: Instant, expired: Expired) -> TimerKey {
+        let key = TimerKey(deadline, self.next.get());
+        self.next.set(key.1 + 1);
+        let mut timers = self.timers.borrow_mut();
+        let first = timers
+            .first_key_value()
+            .is_none_or(|(first, _)| key < *first);
+        timers.insert(key, expired);
+        drop(timers);
+        if first {
+            self.earlier.set();
+        }
+        key
+    }
+
+    /// Watches a fetch until its deadline. The asker and the fetch's id name it for [`Self::named`].
+    pub fn watch_fetch(&self, op: &Rc<FetchOp>) {
+        if let Some(deadline) = op.fetch.deadline {
+            let key = self.insert(deadline, Expired::Fetch(op.clone()));
+            op.timer.set(Some(key));
+        }
+        self.fetches
+            .borrow_mut()
+            .insert((op.from, op.fetch.id), op.clone());
+    }
+
+    /// Watches a produce until its deadline.
+    pub fn watch_produce(&self, op: &Rc<ProduceOp>, slots: Vec<u32>, deadline: Instant) {
+        let key = self.insert(deadline, Expired::Produce(op.clone(), slots));
+        op.timer.set(Some(key));
+    }
+
+    /// The waiting fetch that `from` posted under `id`.
+    pub fn named(&self, from: usize, id: u64) -> Option<Rc<FetchOp>> {
+        self.fetches.borrow().get(&(from, id)).cloned()
+    }
+
+    /// All fetches that wait.
+    pub fn all_fetches(&self) -> Vec<Rc<FetchOp>> {
+        self.fetches.borrow().values().cloned().collect()
+    }
+
+    /// A fetch is no longer waiting.
+    pub fn forget_fetch(&self, op: &FetchOp) {
+        self.fetches.borrow_mut().remove(&(op.from, op.fetch.id));
+        if let Some(key) = op.timer.take() {
+            self.timers.borrow_mut().remove(&key);
+        }
+    }
+
+    /// A produce is no longer waiting.
+    pub fn forget_produce(&self, op: &ProduceOp) {
+        if let Some(key) = op.timer.take() {
+            self.timers.borrow_mut().remove(&key);
+        }
+    }
+
+    /// Fetches waiting now.
+    pub fn waiting(&self) -> usize {
+        self.fetches.borrow().len()
+    }
+
+    /// The earliest deadline.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.borrow().first_key_value().map(|(key, _)| key.0)
+    }
+
+    /// Takes one whose deadline has come.
+    pub fn expired(&self, now: Instant) -> Option<Expired> {
+        let mut timers = self.timers.borrow_mut();
+        let first = timers.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+}

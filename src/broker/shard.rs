@@ -1,0 +1,547 @@
+//! What one shard owns, and how it answers.
+//!
+//! A shard is one thread; everything here is reached through one `Rc<Shard>`. Its standing tasks:
+//! the receiver takes requests from the mailbox; the writer writes what was staged at the end of each
+//! turn; the flusher keeps one fsync in flight and puts all that arrived meanwhile into the next; the
+//! timer completes what has waited to its deadline; the keeper does retention, rolls, checkpoints.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_lite::future;
+use glommio::timer::Timer;
+
+use crate::base::counters::ShardCounters;
+use crate::base::settings::NodeSettings;
+use crate::base::{BrokerId, ShardId, Timestamp, TopicPartition};
+use crate::broker::error::PartitionError;
+use crate::broker::event::Event;
+use crate::broker::messages::{
+    Answer, Fetch, Fetched, Item, PartitionSize, Produce, Reply, Request,
+};
+use crate::broker::offload::Directories;
+use crate::broker::partition::{Moved, Partition};
+use crate::broker::purgatory::{Expired, FetchOp, ProduceOp, Purgatory};
+use crate::broker::reply::{self, Pending, ReplyTo};
+use crate::metadata::Image;
+use crate::records::Scratch;
+use crate::runtime::mailbox::{Closed, Endpoint};
+
+/// Bytes that the writer puts out before it lets other tasks run.
+const WRITE_BUDGET_BYTES: u64 = 1 << 20;
+
+/// One per shard.
+pub struct Shard {
+    pub id: ShardId,
+    /// Shards of this node; the control thread is the endpoint after them.
+    pub shards: u16,
+    pub broker_id: BrokerId,
+    pub endpoint: Endpoint<Request, Reply>,
+    all_counters: Arc<[ShardCounters]>,
+    pub purgatory: Purgatory,
+    pub(crate) directories: Directories,
+    image: RefCell<Arc<Image>>,
+    settings: RefCell<Arc<NodeSettings>>,
+    partitions: RefCell<HashMap<TopicPartition, Rc<Partition>>>,
+    dirty: RefCell<Vec<Rc<Partition>>>,
+    dirty_event: Event,
+    to_flush: RefCell<Vec<Rc<Partition>>>,
+    flush_event: Event,
+    /// Where compressed batches are looked into, a piece at a time.
+    scratch: RefCell<Scratch>,
+    stopping: Cell<bool>,
+    next_fetch_id: Cell<u64>,
+}
+
+/// Milliseconds since the epoch, now.
+pub fn wall_clock() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp(since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
+}
+
+impl Shard {
+    pub fn new(
+        id: ShardId,
+        shards: u16,
+        broker_id: BrokerId,
+        endpoint: Endpoint<Request, Reply>,
+        all_counters: Arc<[ShardCounters]>,
+        directories: Directories,
+        image: Arc<Image>,
+        settings: Arc<NodeSettings>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            shards,
+            broker_id,
+            endpoint,
+            all_counters,
+            purgatory: Purgatory::default(),
+            directories,
+            image: RefCell::new(image),
+            settings: RefCell::new(settings),
+            partitions: RefCell::default(),
+            dirty: RefCell::default(),
+            dirty_event: Event::default(),
+            to_flush: RefCell::default(),
+            flush_event: Event::default(),
+            scratch: RefCell::new(Scratch::default()),
+            stopping: Cell::new(false),
+            next_fetch_id: Cell::new(0),
+        })
+    }
+
+    /// Starts the standing tasks.
+    pub fn start(self: &Rc<Self>) {
+        spawn(Self::write_loop(self.clone()));
+        spawn(Self::flush_loop(self.clone()));
+        spawn(Self::timer_loop(self.clone()));
+        spawn(Self::keep_loop(self.clone()));
+    }
+
+    /// What this shard counts.
+    pub fn counters(&self) -> &ShardCounters {
+        &self.all_counters[self.id.index()]
+    }
+
+    /// What every shard counts, by their numbers.
+    pub fn all_counters(&self) -> &[ShardCounters] {
+        &self.all_counters
+    }
+
+    pub fn image(&self) -> Arc<Image> {
+        self.image.borrow().clone()
+    }
+
+    pub fn settings(&self) -> Arc<NodeSettings> {
+        self.settings.borrow().clone()
+    }
+
+    pub(crate) fn set_image(&self, image: Arc<Image>) {
+        *self.image.borrow_mut() = image;
+    }
+
+    pub(crate) fn set_settings(&self, settings: Arc<NodeSettings>) {
+        *self.settings.borrow_mut() = settings;
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// The partition, if this shard serves it.
+    pub fn partition(&self, key: TopicPartition) -> Option<Rc<Partition>> {
+        self.partitions.borrow().get(&key).cloned()
+    }
+
+    /// All partitions that this shard serves.
+    pub fn all_partitions(&self) -> Vec<Rc<Partition>> {
+        self.partitions.borrow().values().cloned().collect()
+    }
+
+    /// Partitions with records that are not flushed.
+    pub(crate) fn unflushed(&self) -> Vec<Rc<Partition>> {
+        self.partitions
+            .borrow()
+            .values()
+            .filter(|p| p.unflushed_since.get() != Timestamp::NONE)
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn insert_partition(&self, partition: Rc<Partition>) {
+        self.partitions
+            .borrow_mut()
+            .insert(partition.key, partition);
+    }
+
+    pub(crate) fn remove_partition(&self, key: TopicPartition) -> Option<Rc<Partition>> {
+        self.partitions.borrow_mut().remove(&key)
+    }
+
+    /// The shard that owns a partition.
+    pub fn owner(&self, key: TopicPartition) -> ShardId {
+        key.shard(self.shards)
+    }
+
+    /// A number that no other fetch of this shard has.
+    pub fn fetch_id(&self) -> u64 {
+        let id = self.next_fetch_id.get();
+        self.next_fetch_id.set(id + 1);
+        id
+    }
+
+    /// Sends a request to a shard, which may be this one. Returns once there is room for it; requests
+    /// of one task reach a shard in the order in which they were posted.
+    pub async fn post(self: &Rc<Self>, to: ShardId, request: Request) -> Result<Pending, Closed> {
+        if to == self.id {
+            let (sender, receiver) = reply::local();
+            self.serve(self.id.index(), request, ReplyTo::Local(sender));
+            return Ok(Pending::Local(receiver));
+        }
+        let pending = self.endpoint.post(to.index(), request).await?;
+        Ok(Pending::Remote(pending))
+    }
+
+    /// Sends a request to the control thread and waits for the answer.
+    pub async fn ask_control(&self, request: Request) -> Result<Reply, Closed> {
+        self.endpoint.call(usize::from(self.shards), request).await
+    }
+
+    /// Answers one request, now or when it is ready. `from` is the endpoint that asked.
+    ///
+    /// Connections and the stop are the business of who owns the connections: they are dropped here, and
+    /// the asker sees that nobody answers.
+    pub fn serve(self: &Rc<Self>, from: usize, request: Request, reply: ReplyTo) {
+        match request {
+            Request::Produce(produce) => self.produce(produce, reply),
+            Request::Fetch(fetch) => {
+                spawn(self.clone().fetch(from, Rc::new(fetch), reply));
+            }
+            Request::FetchNow(id) => {
+                if let Some(op) = self.purgatory.named(from, id) {
+                    self.complete_fetch(&op, true);
+                }
+                reply.send(Reply::Done);
+            }
+            Request::ListOffsets(asks) => {
+                let shard = self.clone();
+                spawn(async move {
+                    let mut answers = Vec::with_capacity(asks.len());
+                    for ask in asks {
+                        let result = match shard.partition(ask.partition) {
+                            Some(partition) => {
+                                partition
+                                    .list_offset(
+                                        ask.timestamp,
+                                        ask.current_leader_epoch,
+                                        ask.read_committed,
+                                    )
+                                    .await
+                            }
+                            None => Err(PartitionError::Unknown),
+                        };
+                        let slot = ask.slot;
+                        answers.push(Answer { slot, result });
+                    }
+                    reply.send(Reply::ListOffsets(answers));
+                });
+            }
+            Request::DeleteRecords(asks) => {
+                let answers = self.each(
+                    &asks,
+                    |a| (a.slot, a.partition),
+                    |partition, ask| partition.delete_records(ask.before),
+                );
+                reply.send(Reply::DeleteRecords(answers));
+            }
+            Request::EpochEnds(asks) => {
+                let answers = self.each(
+                    &asks,
+                    |a| (a.slot, a.partition),
+                    |partition, ask| {
+                        partition.epoch_end(ask.current_leader_epoch, ask.leader_epoch)
+                    },
+                );
+                reply.send(Reply::EpochEnds(answers));
+            }
+            Request::DescribeProducers(asks) => {
+                let answers = self.each(
+                    &asks,
+                    |a: &Item<()>| (a.slot, a.partition),
+                    |partition, _| partition.producers(),
+                );
+                reply.send(Reply::DescribeProducers(answers));
+            }
+            Request::LogDirs => reply.send(Reply::LogDirs(self.sizes())),
+            Request::Image(image, delta) => {
+                let shard = self.clone();
+                spawn(async move {
+                    shard.apply_image(image, &delta).await;
+                    reply.send(Reply::Done);
+                });
+            }
+            Request::Settings(settings) => {
+                self.change_settings(settings);
+                reply.send(Reply::Done);
+            }
+            Request::Checkpoints => reply.send(Reply::Checkpoints(self.checkpoints())),
+            // Only the control thread serves the last.
+            Request::Connection(_)
+            | Request::Accept
+            | Request::Opened
+            | Request::Drain
+            | Request::Stop
+            | Request::Control(_) => drop(reply),
+        }
+    }
+
+    fn each<A, T>(
+        &self,
+        asks: &[A],
+        name: impl Fn(&A) -> (u32, TopicPartition),
+        answer: impl Fn(&Partition, &A) -> Result<T, PartitionError>,
+    ) -> Vec<Answer<T>> {
+        asks.iter()
+            .map(|ask| {
+                let (slot, key) = name(ask);
+                let result = match self.partition(key) {
+                    Some(partition) => answer(&partition, ask),
+                    None => Err(PartitionError::Unknown),
+                };
+                Answer { slot, result }
+            })
+            .collect()
+    }
+
+    fn sizes(&self) -> Vec<PartitionSize> {
+        self.partitions
+            .borrow()
+            .values()
+            .map(|partition| PartitionSize {
+                partition: partition.key,
+                topic: partition.topic.clone(),
+                directory: partition.directory,
+                size_bytes: partition.log.size_bytes(),
+            })
+            .collect()
+    }
+
+    /// Appends in order; whatever is not acknowledged yet waits.
+    fn produce(self: &Rc<Self>, produce: Produce, reply: ReplyTo) {
+        let op = ProduceOp::new(produce.partitions.len(), reply);
+        let now = wall_clock();
+        let mut scratch = self.scratch.borrow_mut();
+        let mut waiting = Vec::new();
+        for item in produce.partitions {
+            let slot = item.slot;
+            if self.stopping.get() {
+                op.answer(slot, Err(PartitionError::Stopping));
+                continue;
+            }
+            let Some(partition) = self.partition(item.partition) else {
+                op.answer(slot, Err(PartitionError::Unknown));
+                continue;
+            };
+            match partition.append(item.ask, produce.acks, now, &mut scratch) {
+                Ok(appended) => {
+                    if !appended.is_duplicate {
+                        self.mark_dirty(&partition);
+                    }
+                    if partition.wait(appended, produce.acks, slot, &op) {
+                        waiting.push(slot);
+                    }
+                }
+                Err(error) => op.answer(slot, Err(error)),
+            }
+        }
+        if !waiting.is_empty() && produce.acks == -1 {
+            let deadline = Instant::now() + Duration::from_millis(produce.timeout_ms.into());
+            self.purgatory.watch_produce(&op, waiting, deadline);
+        }
+    }
+
+    fn mark_dirty(&self, partition: &Rc<Partition>) {
+        if !partition.dirty.replace(true) {
+            self.dirty.borrow_mut().push(partition.clone());
+            self.dirty_event.set();
+        }
+    }
+
+    pub(crate) fn mark_flush(&self, partition: &Rc<Partition>) {
+        if !partition.wants_flush.replace(true) {
+            self.to_flush.borrow_mut().push(partition.clone());
+            self.flush_event.set();
+        }
+    }
+
+    /// Writes what was staged, at the end of the turn in which it was: all of a partition in one call.
+    async fn write_loop(self: Rc<Self>) {
+        loop {
+            self.dirty_event.wait().await;
+            // Being woken puts this task behind all that can run now, so that what they stage joins.
+            let mut written = 0;
+            let dirty = self.dirty.take();
+            for partition in dirty {
+                self.write(&partition).await;
+                written += partition.last_write_bytes.get();
+                if written >= WRITE_BUDGET_BYTES {
+                    written = 0;
+                    glommio::executor().yield_now().await;
+                }
+            }
+        }
+    }
+
+    async fn write(self: &Rc<Self>, partition: &Rc<Partition>) {
+        partition.dirty.set(false);
+        let moved = partition.write(wall_clock()).await;
+        if partition.wants_flush_now() {
+            self.mark_flush(partition);
+        }
+        self.settle(moved);
+        if partition.wants_prepare.take() {
+            let partition = partition.clone();
+            spawn(async move { partition.prepare().await });
+        }
+    }
+
+    /// One round of fsync at a time; all partitions that asked meanwhile share the next.
+    async fn flush_loop(self: Rc<Self>) {
+        loop {
+            self.flush_event.wait().await;
+            let round = self.to_flush.take();
+            self.flush_round(round).await;
+        }
+    }
+
+    /// Flushes these together.
+    pub(crate) async fn flush_round(self: &Rc<Self>, round: Vec<Rc<Partition>>) {
+        let tasks: Vec<_> = round
+            .into_iter()
+            .map(|partition| {
+                let shard = self.clone();
+                glommio::spawn_local(async move {
+                    // What asks from here on wants the next round.
+                    partition.wants_flush.set(false);
+                    let moved = match partition.log.flush().await {
+                        Ok(_) => partition.flushed(),
+                        Err(error) => partition.fail(&error),
+                    };
+                    if partition.wants_flush_now() && partition.log.failure().is_none() {
+                        shard.mark_flush(&partition);
+                    }
+                    shard.settle(moved);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await;
+        }
+    }
+
+    /// Finishes what a partition found ready.
+    pub(crate) fn settle(self: &Rc<Self>, moved: Moved) {
+        for op in moved.produces {
+            if op.is_done() {
+                self.purgatory.forget_produce(&op);
+            }
+        }
+        for op in moved.fetches {
+            self.complete_fetch(&op, false);
+        }
+    }
+
+    async fn timer_loop(self: Rc<Self>) {
+        loop {
+            let earlier = self.purgatory.earlier.wait();
+            match self.purgatory.next_deadline() {
+                None => earlier.await,
+                Some(deadline) => {
+                    let wait = deadline.saturating_duration_since(Instant::now());
+                    let timer = async {
+                        Timer::new(wait).await;
+                    };
+                    future::or(timer, earlier).await;
+                }
+            }
+            while let Some(expired) = self.purgatory.expired(Instant::now()) {
+                match expired {
+                    Expired::Fetch(op) => self.complete_fetch(&op, true),
+                    Expired::Produce(op, slots) => op.expire(&slots),
+                }
+            }
+        }
+    }
+
+    /// Answers a waiting fetch if it has enough by now, or in any case if `at_once`.
+    fn complete_fetch(self: &Rc<Self>, op: &Rc<FetchOp>, at_once: bool) {
+        let Some(reply) = op.take_reply() else { return };
+        self.purgatory.forget_fetch(op);
+        let mut fetch = op.fetch.clone();
+        if at_once {
+            let mut now = (*fetch).clone();
+            now.deadline = None;
+            fetch = Rc::new(now);
+        }
+        spawn(self.clone().fetch(op.from, fetch, reply));
+    }
+
+    /// Reads; answers when there is enough, an error, or no more time; waits otherwise.
+    async fn fetch(self: Rc<Self>, from: usize, fetch: Rc<Fetch>, reply: ReplyTo) {
+        let mut answers: Vec<Answer<Fetched>> = Vec::with_capacity(fetch.partitions.len());
+        let mut partitions = Vec::with_capacity(fetch.partitions.len());
+        let mut left = fetch.max_bytes;
+        let mut bytes = 0u64;
+        let mut answer_now = fetch.deadline.is_none_or(|d| d <= Instant::now());
+        for item in &fetch.partitions {
+            let result = match self.partition(item.partition) {
+                None => Err(PartitionError::Unknown),
+                Some(partition) => {
+                    let result = partition
+                        .fetch(
+                            item.ask,
+                            item.ask.max_bytes.min(left),
+                            bytes == 0,
+                            fetch.read_committed,
+                        )
+                        .await;
+                    partitions.push(partition);
+                    result
+                }
+            };
+            match &result {
+                Ok(fetched) => {
+                    left = left.saturating_sub(fetched.records_len);
+                    bytes += u64::from(fetched.records_len);
+                    answer_now |= fetched.diverging_epoch.is_some();
+                }
+                Err(_) => answer_now = true,
+            }
+            let slot = item.slot;
+            answers.push(Answer { slot, result });
+        }
+        if answer_now || bytes >= u64::from(fetch.min_bytes) || self.stopping.get() {
+            reply.send(Reply::Fetch(answers));
+            return;
+        }
+        let op = FetchOp::new(from, fetch, bytes, reply);
+        for partition in &partitions {
+            partition.watch(&op);
+        }
+        self.purgatory.watch_fetch(&op);
+        // What moved between a read and now would be told to nobody.
+        let missed = partitions.iter().zip(&answers).any(|(partition, answer)| {
+            matches!(&answer.result, Ok(f) if f.high_watermark != partition.high_watermark())
+                || partition.deleted.get()
+        });
+        if missed {
+            self.complete_fetch(&op, false);
+        }
+    }
+
+    /// Nothing new is appended from here on, and fetches that wait are answered with what there is.
+    pub fn begin_stop(self: &Rc<Self>) {
+        self.stopping.set(true);
+        for op in self.purgatory.all_fetches() {
+            self.complete_fetch(&op, true);
+        }
+    }
+
+    /// Writes and flushes all there is, and closes the logs. What is answered tells whether cleanly.
+    pub async fn finish_stop(self: &Rc<Self>) -> Reply {
+        let clean = self.close_partitions().await;
+        Reply::Stopped {
+            clean,
+            checkpoints: self.checkpoints(),
+        }
+    }
+}
+
+/// Runs a task of this shard that nobody waits for.
+pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {
+    glommio::spawn_local(task).detach();
+}

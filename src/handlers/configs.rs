@@ -1,0 +1,227 @@
+//! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs, ListConfigResources (KIP-133, 226, 339, 1142).
+
+use bytes::Bytes;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::list_config_resources_response::ConfigResource as ListedResource;
+use kafka_protocol::messages::{
+    AlterConfigsRequest, DescribeConfigsRequest, DescribeConfigsResponse,
+    IncrementalAlterConfigsRequest, ListConfigResourcesRequest, ListConfigResourcesResponse,
+};
+
+use crate::base::BrokerId;
+use crate::base::settings::{
+    ConfigEntry, describe_broker, describe_cluster_default, describe_group, describe_topic,
+};
+use crate::broker::control::{ControlReply, ControlRequest};
+use crate::controller::check_topic_name;
+use crate::handlers::{Begun, Call, Close, advertise, topics};
+use crate::metadata::{ConfigResource, Image};
+use crate::protocol::response::decode_request;
+use crate::protocol::{ErrorCode, StrBytes};
+
+/// Kafka's numbers of config resources.
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+const BROKER_LOGGER: i8 = 8;
+const CLIENT_METRICS: i8 = 16;
+const GROUP: i8 = 32;
+
+pub fn describe_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: DescribeConfigsRequest = decode_request(call.version, body)?;
+    let image = call.peer.image();
+    let results = request
+        .resources
+        .iter()
+        .map(|resource| {
+            let mut result = DescribeConfigsResult::default()
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name.clone());
+            match entries(&call, &image, resource) {
+                Ok(entries) => {
+                    let keys = resource.configuration_keys.as_ref();
+                    result.configs = entries
+                        .into_iter()
+                        .filter(|entry| {
+                            keys.is_none_or(|keys| keys.iter().any(|key| **key == *entry.name))
+                        })
+                        .map(|entry| describe(entry, &request))
+                        .collect();
+                }
+                Err((code, message)) => {
+                    result.error_code = code.code();
+                    result.error_message = Some(StrBytes::from_string(message));
+                }
+            }
+            result
+        })
+        .collect();
+    let response = DescribeConfigsResponse::default().with_results(results);
+    Ok(Begun::Done(call.encode(&response)?))
+}
+
+fn entries(
+    call: &Call,
+    image: &Image,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<ConfigEntry>, (ErrorCode, String)> {
+    let name = resource.resource_name.as_str();
+    let settings = call.peer.settings();
+    match resource.resource_type {
+        TOPIC => {
+            if let Err(message) = check_topic_name(name) {
+                return Err((ErrorCode::InvalidTopicException, message));
+            }
+            if image.topic_id(name).is_none() {
+                let message = format!("topic {name} does not exist");
+                return Err((ErrorCode::UnknownTopicOrPartition, message));
+            }
+            Ok(describe_topic(&settings, image.topic_configs(name)))
+        }
+        BROKER if name.is_empty() => Ok(describe_cluster_default(&settings)),
+        BROKER => {
+            let this = call.peer.shard().broker_id;
+            match name.parse::<i32>().map(advertise::broker_id) {
+                Ok(id) if id == this => Ok(describe_broker(&settings)),
+                Ok(BrokerId(id)) => Err((
+                    ErrorCode::InvalidRequest,
+                    format!(
+                        "Unexpected broker id, expected {this} or empty string, but received {id}"
+                    ),
+                )),
+                Err(_) => Err((
+                    ErrorCode::InvalidRequest,
+                    format!("Broker id must be an integer, but it is: {name}"),
+                )),
+            }
+        }
+        GROUP => {
+            if name.is_empty() {
+                let message = "Group name must not be empty".to_owned();
+                return Err((ErrorCode::InvalidRequest, message));
+            }
+            let overrides = image.configs(&ConfigResource::Group(name.to_owned()));
+            Ok(describe_group(&settings, overrides))
+        }
+        CLIENT_METRICS => {
+            if name.is_empty() {
+                let message = "Client metrics subscription name must not be empty".to_owned();
+                return Err((ErrorCode::InvalidRequest, message));
+            }
+            // Subscriptions are stored; clients are not asked for telemetry.
+            Ok(Vec::new())
+        }
+        BROKER_LOGGER => Err((
+            ErrorCode::InvalidRequest,
+            "Loggers are set by ringspun.logging.level at the start".to_owned(),
+        )),
+        other => Err((
+            ErrorCode::InvalidRequest,
+            format!("Unsupported resource type: {other}"),
+        )),
+    }
+}
+
+fn describe(entry: ConfigEntry, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
+    let synonyms = if request.include_synonyms {
+        entry
+            .synonyms
+            .into_iter()
+            .map(|synonym| {
+                DescribeConfigsSynonym::default()
+                    .with_name(StrBytes::from_string(synonym.name))
+                    .with_value(synonym.value.map(StrBytes::from_string))
+                    .with_source(synonym.source as i8)
+            })
+            .collect()
+    } else {
+        Vec::new()
+    };
+    let documentation = entry
+        .documentation
+        .filter(|_| request.include_documentation)
+        .map(StrBytes::from_static_str);
+    DescribeConfigsResourceResult::default()
+        .with_name(StrBytes::from_string(entry.name))
+        .with_value(entry.value.map(StrBytes::from_string))
+        .with_read_only(entry.read_only)
+        .with_config_source(entry.source as i8)
+        .with_is_sensitive(entry.is_sensitive)
+        .with_synonyms(synonyms)
+        .with_config_type(entry.config_type)
+        .with_documentation(documentation)
+}
+
+pub fn alter_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: AlterConfigsRequest = decode_request(call.version, body)?;
+    Ok(Begun::later(async move {
+        match topics::control(&call, ControlRequest::AlterConfigs(request)).await? {
+            ControlReply::AlterConfigs(response) => call.encode(&response),
+            other => {
+                topics::unavailable(other);
+                Err(Close::Stopping)
+            }
+        }
+    }))
+}
+
+pub fn incremental_alter_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: IncrementalAlterConfigsRequest = decode_request(call.version, body)?;
+    Ok(Begun::later(async move {
+        match topics::control(&call, ControlRequest::IncrementalAlterConfigs(request)).await? {
+            ControlReply::IncrementalAlterConfigs(response) => call.encode(&response),
+            other => {
+                topics::unavailable(other);
+                Err(Close::Stopping)
+            }
+        }
+    }))
+}
+
+pub fn list_config_resources(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: ListConfigResourcesRequest = decode_request(call.version, body)?;
+    let image = call.peer.image();
+    // Version 0 knew client metrics alone; an empty list means everything.
+    let all = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
+    let types: Vec<i8> = if call.version == 0 {
+        vec![CLIENT_METRICS]
+    } else if request.resource_types.is_empty() {
+        all.to_vec()
+    } else {
+        request.resource_types.clone()
+    };
+    let mut response = ListConfigResourcesResponse::default();
+    if types.iter().any(|kind| !all.contains(kind)) {
+        response.error_code = ErrorCode::UnsupportedVersion.code();
+        return Ok(Begun::Done(call.encode(&response)?));
+    }
+    let mut add = |kind: i8, name: &str| {
+        response.config_resources.push(
+            ListedResource::default()
+                .with_resource_type(kind)
+                .with_resource_name(StrBytes::from_string(name.to_owned())),
+        );
+    };
+    for kind in types {
+        match kind {
+            TOPIC => image.topics().for_each(|topic| add(TOPIC, &topic.name)),
+            BROKER | BROKER_LOGGER => image
+                .brokers()
+                .for_each(|b| add(kind, &advertise::node_id(b.broker_id).to_string())),
+            _ => {
+                for (resource, _) in image.configured_resources() {
+                    match resource {
+                        ConfigResource::ClientMetrics(name) if kind == CLIENT_METRICS => {
+                            add(kind, name);
+                        }
+                        ConfigResource::Group(name) if kind == GROUP => add(kind, name),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    Ok(Begun::Done(call.encode(&response)?))
+}

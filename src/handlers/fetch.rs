@@ -1,0 +1,492 @@
+//! Fetch (KIP-74, 227, 320, 392, 516).
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::base::{LeaderEpoch, Offset, PartitionIndex, ShardId, TopicId, TopicPartition};
+use crate::broker::error::PartitionError;
+use crate::broker::messages::{self, Fetched, Item, Reply, Request};
+use crate::broker::reply::Pending;
+use crate::broker::shard::{Shard, wall_clock};
+use crate::handlers::fetch_session::{
+    Context, PartitionName, SessionError, SessionPartition, Told, TopicName,
+};
+use crate::handlers::{Begun, Call, Close, errors};
+use crate::metadata::Image;
+use crate::protocol::ErrorCode;
+use crate::protocol::StrBytes;
+use crate::protocol::fetch::{
+    AbortedTransaction, EpochEndOffset, FetchPartitionResponse, FetchRequest, FetchResponse,
+    FetchTopicResponse, decode_fetch_request, encode_fetch_response,
+};
+use crate::storage::LogSlice;
+use crate::transport::{Outgoing, Part};
+
+/// First version whose topics are ids.
+const TOPIC_IDS: i16 = 13;
+
+/// What is fetched for one partition of the request, in the order in which it is served.
+struct Slot {
+    name: PartitionName,
+    ask: messages::FetchPartition,
+    /// Where it is, or why it cannot be served.
+    place: Result<TopicPartition, ErrorCode>,
+    result: Option<Result<Fetched, PartitionError>>,
+}
+
+/// The limits of one request.
+struct Limits {
+    min_bytes: u32,
+    max_bytes: u32,
+    read_committed: bool,
+    deadline: Option<Instant>,
+}
+
+pub async fn begin(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request = decode_fetch_request(call.version, &body)?;
+    drop(body);
+    let shard = call.peer.shard().clone();
+    // Followers do not exist yet, and a client that calls itself one could read what is not
+    // acknowledged (CVE-2018-1288).
+    if request.replica_id >= 0 {
+        let response = whole_error(ErrorCode::ClusterAuthorizationFailed);
+        return Ok(Begun::Done(encode(&call, response, Vec::new())?));
+    }
+    let settings = shard.settings();
+    let limits = Limits {
+        min_bytes: u32::try_from(request.min_bytes).unwrap_or(0),
+        max_bytes: u32::try_from(request.max_bytes)
+            .unwrap_or(0)
+            .min(settings.fetch_max_bytes),
+        read_committed: request.isolation_level == 1,
+        deadline: u64::try_from(request.max_wait_ms)
+            .ok()
+            .filter(|&ms| ms > 0)
+            .map(|ms| Instant::now() + Duration::from_millis(ms)),
+    };
+    let began = begin_session(&call, request);
+    let (context, partitions) = match began {
+        Ok(began) => began,
+        Err(error) => {
+            let code = match error {
+                SessionError::NotFound => ErrorCode::FetchSessionIdNotFound,
+                SessionError::InvalidEpoch => ErrorCode::InvalidFetchSessionEpoch,
+                SessionError::TopicIds => ErrorCode::FetchSessionTopicIdError,
+            };
+            return Ok(Begun::Done(encode(&call, whole_error(code), Vec::new())?));
+        }
+    };
+    let image = shard.image();
+    let slots: Vec<Slot> = partitions
+        .into_iter()
+        .map(|partition| Slot {
+            place: place(&image, &partition.name),
+            name: partition.name,
+            ask: partition.ask,
+            result: None,
+        })
+        .collect();
+    let (max_bytes, read_committed) = (limits.max_bytes, limits.read_committed);
+    let fetching = Fetching::post(shard, slots, limits).await?;
+    Ok(Begun::later(async move {
+        let slots = fetching.finish().await?;
+        respond(&call, &context, max_bytes, read_committed, slots)
+    }))
+}
+
+fn begin_session(
+    call: &Call,
+    request: FetchRequest,
+) -> Result<(Context, Vec<SessionPartition>), SessionError> {
+    let with_ids = call.version >= TOPIC_IDS;
+    let topic_name = |name: &StrBytes, id: TopicId| {
+        if with_ids {
+            TopicName::Id(id)
+        } else {
+            TopicName::Name(name.as_str().into())
+        }
+    };
+    let mut asked = Vec::with_capacity(request.topics.iter().map(|t| t.partitions.len()).sum());
+    for topic in &request.topics {
+        let name = topic_name(&topic.topic, topic.topic_id);
+        for partition in &topic.partitions {
+            asked.push(SessionPartition::new(
+                PartitionName {
+                    topic: name.clone(),
+                    partition: PartitionIndex(partition.partition),
+                },
+                messages::FetchPartition {
+                    fetch_offset: Offset(partition.fetch_offset),
+                    max_bytes: u32::try_from(partition.partition_max_bytes).unwrap_or(0),
+                    current_leader_epoch: LeaderEpoch(partition.current_leader_epoch),
+                    last_fetched_epoch: LeaderEpoch(partition.last_fetched_epoch),
+                },
+            ));
+        }
+    }
+    let mut forgotten = Vec::new();
+    for topic in &request.forgotten_topics {
+        let name = topic_name(&topic.topic, topic.topic_id);
+        forgotten.extend(topic.partitions.iter().map(|&partition| PartitionName {
+            topic: name.clone(),
+            partition: PartitionIndex(partition),
+        }));
+    }
+    call.peer.handlers.sessions.borrow_mut().begin(
+        request.session_id,
+        request.session_epoch,
+        with_ids,
+        asked,
+        &forgotten,
+        wall_clock(),
+        fastrand::u32(..),
+    )
+}
+
+fn place(image: &Image, name: &PartitionName) -> Result<TopicPartition, ErrorCode> {
+    let topic = match &name.topic {
+        TopicName::Id(id) => image.topic(*id).ok_or(ErrorCode::UnknownTopicId)?,
+        TopicName::Name(name) => image
+            .topic_by_name(name)
+            .ok_or(ErrorCode::UnknownTopicOrPartition)?,
+    };
+    if topic.partition(name.partition).is_none() {
+        return Err(ErrorCode::UnknownTopicOrPartition);
+    }
+    Ok(TopicPartition::new(topic.id, name.partition))
+}
+
+/// A fetch that has been sent to its shards.
+///
+/// Where one shard owns all partitions it waits there, and answers once. Where several do, each waits
+/// for its share of `min_bytes`; the first to answer makes the others answer at once. If all together
+/// are still short of `min_bytes`, the shards are asked again, each for its share of what is missing
+/// on top of what it has: some shard has to reach its share before the sum can reach the whole, so
+/// nothing is waited for in vain, and nothing spins.
+struct Fetching {
+    shard: Rc<Shard>,
+    slots: Vec<Slot>,
+    limits: Limits,
+    parts: Vec<ShardPart>,
+    id: u64,
+}
+
+struct ShardPart {
+    shard: ShardId,
+    slots: Vec<u32>,
+    bytes: u64,
+    pending: Option<Pending>,
+}
+
+impl Fetching {
+    async fn post(shard: Rc<Shard>, slots: Vec<Slot>, limits: Limits) -> Result<Self, Close> {
+        let mut parts: Vec<ShardPart> = Vec::new();
+        let mut refused = false;
+        for (slot, asked) in slots.iter().enumerate() {
+            let Ok(place) = asked.place else {
+                refused = true;
+                continue;
+            };
+            let owner = shard.owner(place);
+            let slot = slot as u32;
+            match parts.iter_mut().find(|part| part.shard == owner) {
+                Some(part) => part.slots.push(slot),
+                None => parts.push(ShardPart {
+                    shard: owner,
+                    slots: vec![slot],
+                    bytes: 0,
+                    pending: None,
+                }),
+            }
+        }
+        let id = shard.fetch_id();
+        let mut fetching = Self {
+            shard,
+            slots,
+            limits,
+            parts,
+            id,
+        };
+        if refused {
+            // An error is told at once.
+            fetching.limits.deadline = None;
+        }
+        let min_bytes = u64::from(fetching.limits.min_bytes);
+        fetching.ask(min_bytes).await?;
+        Ok(fetching)
+    }
+
+    /// Sends every shard its part; together they are to find `missing` bytes more than they have.
+    async fn ask(&mut self, missing: u64) -> Result<(), Close> {
+        let share = missing.div_ceil(self.parts.len().max(1) as u64);
+        for part in &mut self.parts {
+            let partitions = part
+                .slots
+                .iter()
+                .filter_map(|&slot| {
+                    let asked = self.slots.get(slot as usize)?;
+                    Some(Item {
+                        slot,
+                        partition: asked.place.ok()?,
+                        ask: asked.ask,
+                    })
+                })
+                .collect();
+            let fetch = messages::Fetch {
+                id: self.id,
+                min_bytes: u32::try_from(part.bytes + share).unwrap_or(u32::MAX),
+                deadline: self.limits.deadline,
+                max_bytes: self.limits.max_bytes,
+                read_committed: self.limits.read_committed,
+                partitions,
+            };
+            let pending = self.shard.post(part.shard, Request::Fetch(fetch)).await?;
+            part.pending = Some(pending);
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Vec<Slot>, Close> {
+        loop {
+            self.round().await?;
+            let bytes: u64 = self.parts.iter().map(|part| part.bytes).sum();
+            let min_bytes = u64::from(self.limits.min_bytes);
+            let over = self.limits.deadline.is_none_or(|d| d <= Instant::now());
+            let failed = self.slots.iter().any(|slot| match &slot.result {
+                Some(Ok(fetched)) => fetched.diverging_epoch.is_some(),
+                Some(Err(_)) => true,
+                None => false,
+            });
+            if bytes >= min_bytes || over || failed || self.parts.len() < 2 {
+                return Ok(self.slots);
+            }
+            self.id = self.shard.fetch_id();
+            self.ask(min_bytes - bytes).await?;
+        }
+    }
+
+    /// Waits for the first shard, hurries the others, and takes all answers in.
+    async fn round(&mut self) -> Result<(), Close> {
+        if self.parts.len() > 1 {
+            std::future::poll_fn(|cx| {
+                let any = self.parts.iter_mut().any(|part| {
+                    let Some(pending) = part.pending.as_mut() else {
+                        return true;
+                    };
+                    match std::pin::Pin::new(pending).poll(cx) {
+                        std::task::Poll::Ready(reply) => {
+                            part.pending = None;
+                            part.take(reply, &mut self.slots);
+                            true
+                        }
+                        std::task::Poll::Pending => false,
+                    }
+                });
+                if any {
+                    std::task::Poll::Ready(())
+                } else {
+                    std::task::Poll::Pending
+                }
+            })
+            .await;
+            for part in &self.parts {
+                if part.pending.is_some() {
+                    // The answer that counts is the fetch's own.
+                    drop(
+                        self.shard
+                            .post(part.shard, Request::FetchNow(self.id))
+                            .await?,
+                    );
+                }
+            }
+        }
+        for part in &mut self.parts {
+            if let Some(pending) = part.pending.take() {
+                let reply = pending.await;
+                part.take(reply, &mut self.slots);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ShardPart {
+    fn take(&mut self, reply: Result<Reply, crate::runtime::mailbox::Closed>, slots: &mut [Slot]) {
+        self.bytes = 0;
+        let Ok(Reply::Fetch(answers)) = reply else {
+            for &slot in &self.slots {
+                if let Some(slot) = slots.get_mut(slot as usize) {
+                    slot.result = Some(Err(PartitionError::Stopping));
+                }
+            }
+            return;
+        };
+        for answer in answers {
+            if let Ok(fetched) = &answer.result {
+                self.bytes += u64::from(fetched.records_len);
+            }
+            if let Some(slot) = slots.get_mut(answer.slot as usize) {
+                slot.result = Some(answer.result);
+            }
+        }
+    }
+}
+
+/// Merges: applies the limit of the whole response, leaves out what a session has been told, encodes.
+///
+/// Each shard kept to the limit on its own; here it counts over all. Records go out whole or not at
+/// all: a client that got nothing but a part of a batch would take it for a batch too large to read.
+fn respond(
+    call: &Call,
+    context: &Context,
+    max_bytes: u32,
+    read_committed: bool,
+    slots: Vec<Slot>,
+) -> Result<Outgoing, Close> {
+    let mut left = max_bytes;
+    let mut first = true;
+    let mut sessions = call.peer.handlers.sessions.borrow_mut();
+    let mut topics: Vec<(TopicName, FetchTopicResponse)> = Vec::new();
+    let mut by_topic: Vec<Vec<Vec<LogSlice>>> = Vec::new();
+    for slot in slots {
+        let (mut response, mut records) = answer(&slot, read_committed);
+        if let Some(len) = response.records_len.filter(|&len| len > 0) {
+            if first || len <= left {
+                first = false;
+                left = left.saturating_sub(len);
+            } else {
+                records = Vec::new();
+            }
+        }
+        let told = Told {
+            high_watermark: Offset(response.high_watermark),
+            log_start_offset: Offset(response.log_start_offset),
+            has_records: !records.is_empty(),
+            has_error: response.error_code != 0,
+            diverging: response.diverging_epoch != EpochEndOffset::default(),
+        };
+        if !sessions.tell(context, &slot.name, told) {
+            continue;
+        }
+        if records.is_empty() {
+            // Empty, not null: that is what Kafka sends.
+            response.records_len = Some(0);
+        }
+        let at = match topics.last() {
+            Some((name, _)) if *name == slot.name.topic => topics.len() - 1,
+            _ => match topics.iter().position(|(name, _)| *name == slot.name.topic) {
+                Some(at) => at,
+                None => {
+                    let (topic, topic_id) = match &slot.name.topic {
+                        TopicName::Name(name) => {
+                            (StrBytes::from_string(name.to_string()), TopicId::ZERO)
+                        }
+                        TopicName::Id(id) => (StrBytes::default(), *id),
+                    };
+                    topics.push((
+                        slot.name.topic.clone(),
+                        FetchTopicResponse {
+                            topic,
+                            topic_id,
+                            partitions: Vec::new(),
+                        },
+                    ));
+                    by_topic.push(Vec::new());
+                    topics.len() - 1
+                }
+            },
+        };
+        topics[at].1.partitions.push(response);
+        if !records.is_empty() {
+            by_topic[at].push(records);
+        }
+    }
+    let response = FetchResponse {
+        session_id: context.session_id(),
+        topics: topics.into_iter().map(|(_, topic)| topic).collect(),
+        ..FetchResponse::default()
+    };
+    drop(sessions);
+    encode(call, response, by_topic.into_iter().flatten().collect())
+}
+
+fn answer(slot: &Slot, read_committed: bool) -> (FetchPartitionResponse, Vec<LogSlice>) {
+    let mut response = FetchPartitionResponse {
+        partition_index: slot.name.partition.0,
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        ..FetchPartitionResponse::default()
+    };
+    let error = match (&slot.place, &slot.result) {
+        (Err(code), _) => *code,
+        (Ok(_), None) => ErrorCode::UnknownServerError,
+        (Ok(_), Some(Err(error))) => {
+            if let PartitionError::OffsetOutOfRange {
+                log_start,
+                high_watermark,
+                ..
+            } = error
+            {
+                response.high_watermark = high_watermark.0;
+                response.last_stable_offset = high_watermark.0;
+                response.log_start_offset = log_start.0;
+            }
+            errors::code(error)
+        }
+        (Ok(_), Some(Ok(fetched))) => {
+            response.high_watermark = fetched.high_watermark.0;
+            response.last_stable_offset = fetched.last_stable_offset.0;
+            response.log_start_offset = fetched.log_start_offset.0;
+            if let Some((epoch, end)) = fetched.diverging_epoch {
+                response.diverging_epoch = EpochEndOffset {
+                    epoch: epoch.0,
+                    end_offset: end.0,
+                };
+            }
+            let aborted = fetched.aborted.iter();
+            response.aborted_transactions = read_committed.then(|| {
+                aborted
+                    .map(|(producer_id, first_offset)| AbortedTransaction {
+                        producer_id: producer_id.0,
+                        first_offset: first_offset.0,
+                    })
+                    .collect()
+            });
+            response.records_len = Some(fetched.records_len);
+            return (response, fetched.records.clone());
+        }
+    };
+    response.error_code = error.code();
+    (response, Vec::new())
+}
+
+fn whole_error(code: ErrorCode) -> FetchResponse {
+    FetchResponse {
+        error_code: code.code(),
+        ..FetchResponse::default()
+    }
+}
+
+/// The pieces of the response with the record sets between them.
+fn encode(
+    call: &Call,
+    response: FetchResponse,
+    records: Vec<Vec<LogSlice>>,
+) -> Result<Outgoing, Close> {
+    let pieces = encode_fetch_response(call.version, call.correlation_id, &response)?;
+    let mut outgoing = Outgoing::default();
+    let mut records = records.into_iter();
+    for piece in pieces {
+        outgoing.parts.push(Part::Bytes(piece));
+        for slice in records.next().into_iter().flatten() {
+            outgoing.parts.push(match slice {
+                LogSlice::File(file) => Part::File(file),
+                LogSlice::Bytes(bytes) => Part::Bytes(bytes),
+            });
+        }
+    }
+    Ok(outgoing)
+}

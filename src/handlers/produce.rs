@@ -1,0 +1,190 @@
+//! Produce (KIP-98, 467, 516).
+
+use std::borrow::Cow;
+
+use bytes::BytesMut;
+
+use crate::base::{PartitionIndex, TopicId, TopicPartition};
+use crate::broker::error::PartitionError;
+use crate::broker::messages::{Item, Produce, Produced, Reply, Request};
+use crate::handlers::scatter::{gather, scatter};
+use crate::handlers::{Begun, Call, Close, errors};
+use crate::metadata::Image;
+use crate::protocol::ErrorCode;
+use crate::protocol::produce::{
+    ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopic, ProduceTopicResponse,
+    RecordError, decode_produce_request, encode_produce_response,
+};
+use crate::transport::Outgoing;
+
+/// First version whose topics are ids.
+const TOPIC_IDS: i16 = 13;
+
+pub async fn begin(call: Call, body: BytesMut) -> Result<Begun, Close> {
+    let request = decode_produce_request(call.version, body)?;
+    let acks = request.acks;
+    let timeout_ms = u32::try_from(request.timeout_ms).unwrap_or(0);
+    let (mut response, items) = route(&call, request);
+    if !matches!(acks, -1..=1) {
+        fill(&mut response, ErrorCode::InvalidRequiredAcks);
+        return finish(&call, acks, response);
+    }
+    if items.is_empty() {
+        return finish(&call, acks, response);
+    }
+    let pending = scatter(
+        call.peer.shard(),
+        items,
+        |item: &Item<BytesMut>| item.partition,
+        |partitions| {
+            Request::Produce(Produce {
+                acks,
+                timeout_ms,
+                partitions,
+            })
+        },
+    )
+    .await?;
+    let second = async move {
+        let mut places: Vec<(usize, usize)> = Vec::new();
+        for (t, topic) in response.topics.iter().enumerate() {
+            places.extend((0..topic.partitions.len()).map(|p| (t, p)));
+        }
+        let unpack = |reply| match reply {
+            Reply::Produce(answers) => Some(answers),
+            _ => None,
+        };
+        gather(pending, unpack, |slot, result| {
+            if let Some(&(t, p)) = places.get(slot as usize) {
+                answer(&mut response.topics[t].partitions[p], result);
+            }
+        })
+        .await?;
+        match finish(&call, acks, response)? {
+            Begun::Done(outgoing) => Ok(outgoing),
+            Begun::Silent | Begun::Later(_) => Ok(Outgoing::default()),
+        }
+    };
+    Ok(Begun::later(second))
+}
+
+/// Names the partitions, and prepares the response with what can be said already. Slots count the
+/// partitions in the order of the request.
+fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<BytesMut>>) {
+    let image = call.peer.image();
+    // Transactions have no coordinator yet; a client cannot have got a transactional producer id here.
+    let transactional = request.transactional_id.is_some();
+    let mut items = Vec::with_capacity(request.topics.iter().map(|t| t.partitions.len()).sum());
+    let mut slot = 0;
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let found = find(&image, &topic, call.version);
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in topic.partitions {
+            let mut response = ProducePartitionResponse {
+                index: partition.index,
+                // Stands until a shard has answered.
+                error_code: ErrorCode::UnknownServerError.code(),
+                base_offset: -1,
+                ..ProducePartitionResponse::default()
+            };
+            let refused = match (&found, &partition.records) {
+                _ if transactional => Some(ErrorCode::TransactionalIdAuthorizationFailed),
+                (Err(code), _) => Some(*code),
+                (Ok(_), None) => Some(ErrorCode::InvalidRecord),
+                (Ok((_, count)), _) if !(0..*count).contains(&partition.index) => {
+                    Some(ErrorCode::UnknownTopicOrPartition)
+                }
+                _ => None,
+            };
+            match (refused, partition.records, &found) {
+                (None, Some(records), Ok((topic_id, _))) => items.push(Item {
+                    slot,
+                    partition: TopicPartition::new(*topic_id, PartitionIndex(partition.index)),
+                    ask: records,
+                }),
+                (code, ..) => {
+                    let code = code.unwrap_or(ErrorCode::InvalidRecord);
+                    response.error_code = code.code();
+                    response.error_message = code.message().map(Cow::Borrowed);
+                }
+            }
+            partitions.push(response);
+            slot += 1;
+        }
+        topics.push(ProduceTopicResponse {
+            name: topic.name,
+            topic_id: topic.topic_id,
+            partitions,
+        });
+    }
+    let response = ProduceResponse {
+        topics,
+        ..ProduceResponse::default()
+    };
+    (response, items)
+}
+
+/// The topic's id and its number of partitions.
+fn find(image: &Image, topic: &ProduceTopic, version: i16) -> Result<(TopicId, i32), ErrorCode> {
+    let found = if version >= TOPIC_IDS {
+        image
+            .topic(topic.topic_id)
+            .ok_or(ErrorCode::UnknownTopicId)?
+    } else {
+        image
+            .topic_by_name(&topic.name)
+            .ok_or(ErrorCode::UnknownTopicOrPartition)?
+    };
+    Ok((found.id, found.partitions.len() as i32))
+}
+
+fn answer(response: &mut ProducePartitionResponse, result: Result<Produced, PartitionError>) {
+    match result {
+        Ok(produced) => {
+            response.error_code = ErrorCode::None.code();
+            response.base_offset = produced.base_offset.0;
+            response.log_append_time_ms = produced.log_append_time.0;
+            response.log_start_offset = produced.log_start_offset.0;
+        }
+        Err(error) => {
+            response.error_code = errors::code(&error).code();
+            response.error_message = Some(Cow::Owned(error.to_string()));
+            response.record_errors = errors::record_errors(&error)
+                .into_iter()
+                .map(|(batch_index, message)| RecordError {
+                    batch_index,
+                    message: message.map(Cow::Owned),
+                })
+                .collect();
+        }
+    }
+}
+
+fn fill(response: &mut ProduceResponse, code: ErrorCode) {
+    for topic in &mut response.topics {
+        for partition in &mut topic.partitions {
+            partition.error_code = code.code();
+            partition.error_message = code.message().map(Cow::Borrowed);
+        }
+    }
+}
+
+/// Encodes; or, with acks=0, says nothing, and closes the connection if something failed.
+fn finish(call: &Call, acks: i16, response: ProduceResponse) -> Result<Begun, Close> {
+    if acks == 0 {
+        let failed = response
+            .topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .find(|partition| partition.error_code != 0);
+        return match failed {
+            None => Ok(Begun::Silent),
+            Some(partition) => Err(Close::Unanswered(
+                ErrorCode::from_code(partition.error_code).unwrap_or(ErrorCode::UnknownServerError),
+            )),
+        };
+    }
+    let bytes = encode_produce_response(call.version, call.correlation_id, &response)?;
+    Ok(Begun::Done(Outgoing::from(bytes)))
+}

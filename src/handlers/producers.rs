@@ -1,0 +1,193 @@
+//! InitProducerId and DescribeProducers (KIP-98, 360, 664).
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use kafka_protocol::messages::describe_producers_response::{
+    PartitionResponse, ProducerState, TopicResponse,
+};
+use kafka_protocol::messages::{
+    DescribeProducersRequest, DescribeProducersResponse, InitProducerIdRequest,
+    InitProducerIdResponse, ProducerId as WireProducerId,
+};
+
+use crate::base::{PartitionIndex, ProducerId, TopicPartition};
+use crate::broker::control::{ControlReply, ControlRequest};
+use crate::broker::event::Event;
+use crate::broker::messages::{Item, Reply, Request};
+use crate::handlers::scatter::{gather, scatter};
+use crate::handlers::{Begun, Call, Close, errors, topics};
+use crate::protocol::response::decode_request;
+use crate::protocol::{ErrorCode, StrBytes};
+
+/// Producer ids that were given to this shard and that it gives to producers. One per shard.
+#[derive(Default)]
+pub struct ProducerIds {
+    next: Cell<i64>,
+    end: Cell<i64>,
+    asking: Cell<bool>,
+    waiting: RefCell<Vec<Rc<Event>>>,
+}
+
+impl ProducerIds {
+    fn take(&self) -> Option<ProducerId> {
+        let next = self.next.get();
+        (next < self.end.get()).then(|| {
+            self.next.set(next + 1);
+            ProducerId(next)
+        })
+    }
+
+    /// The next id; asks the controller for a block when this one is used up. One asks at a time, so
+    /// that a crowd of new producers does not take a block each.
+    async fn next(&self, call: &Call) -> Result<Option<ProducerId>, Close> {
+        loop {
+            if let Some(id) = self.take() {
+                return Ok(Some(id));
+            }
+            if self.asking.get() {
+                let event = Rc::new(Event::default());
+                self.waiting.borrow_mut().push(event.clone());
+                event.wait().await;
+                continue;
+            }
+            // Reset on every way out, also when this future is dropped.
+            let asking = Asking::begin(self);
+            let reply = topics::control(call, ControlRequest::ProducerIds).await?;
+            drop(asking);
+            match reply {
+                ControlReply::ProducerIds { first, len } if len > 0 => {
+                    self.next.set(first.0);
+                    self.end.set(first.0 + i64::from(len));
+                }
+                other => {
+                    topics::unavailable(other);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+struct Asking<'a>(&'a ProducerIds);
+
+impl<'a> Asking<'a> {
+    fn begin(ids: &'a ProducerIds) -> Self {
+        ids.asking.set(true);
+        Asking(ids)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.asking.set(false);
+        for event in self.0.waiting.take() {
+            event.set();
+        }
+    }
+}
+
+pub fn init_producer_id(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: InitProducerIdRequest = decode_request(call.version, body)?;
+    let refused = |code: ErrorCode| {
+        InitProducerIdResponse::default()
+            .with_error_code(code.code())
+            .with_producer_id(WireProducerId(-1))
+            .with_producer_epoch(-1)
+    };
+    if let Some(id) = &request.transactional_id {
+        // An empty id is a mistake; any other has no coordinator yet.
+        let code = if id.is_empty() {
+            ErrorCode::InvalidRequest
+        } else {
+            ErrorCode::CoordinatorNotAvailable
+        };
+        return Ok(Begun::Done(call.encode(&refused(code))?));
+    }
+    Ok(Begun::later(async move {
+        let id = call.peer.handlers.producer_ids.next(&call).await?;
+        let response = match id {
+            Some(id) => InitProducerIdResponse::default()
+                .with_producer_id(WireProducerId(id.0))
+                .with_producer_epoch(0),
+            None => refused(ErrorCode::CoordinatorNotAvailable),
+        };
+        call.encode(&response)
+    }))
+}
+
+pub async fn describe_producers(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: DescribeProducersRequest = decode_request(call.version, body)?;
+    let image = call.peer.image();
+    let mut items = Vec::new();
+    let mut places = Vec::new();
+    let mut response = DescribeProducersResponse::default();
+    for topic in &request.topics {
+        let found = image.topic_by_name(&topic.name);
+        let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
+        for &index in &topic.partition_indexes {
+            let mut answer = PartitionResponse::default().with_partition_index(index);
+            let place = found
+                .filter(|topic| topic.partition(PartitionIndex(index)).is_some())
+                .map(|topic| TopicPartition::new(topic.id, PartitionIndex(index)));
+            match place {
+                Some(partition) => items.push(Item {
+                    slot: places.len() as u32,
+                    partition,
+                    ask: (),
+                }),
+                None => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
+            }
+            places.push((response.topics.len(), partitions.len()));
+            partitions.push(answer);
+        }
+        response.topics.push(
+            TopicResponse::default()
+                .with_name(topic.name.clone())
+                .with_partitions(partitions),
+        );
+    }
+    let shard = call.peer.shard();
+    let pending = scatter(
+        shard,
+        items,
+        |item: &Item<()>| item.partition,
+        Request::DescribeProducers,
+    )
+    .await?;
+    Ok(Begun::later(async move {
+        let unpack = |reply| match reply {
+            Reply::DescribeProducers(answers) => Some(answers),
+            _ => None,
+        };
+        gather(pending, unpack, |slot, result| {
+            let Some(&(t, p)) = places.get(slot as usize) else {
+                return;
+            };
+            let answer = &mut response.topics[t].partitions[p];
+            match result {
+                Ok(producers) => {
+                    answer.active_producers = producers
+                        .into_iter()
+                        .map(|p| {
+                            ProducerState::default()
+                                .with_producer_id(WireProducerId(p.producer_id.0))
+                                .with_producer_epoch(p.producer_epoch.0.into())
+                                .with_last_sequence(p.last_sequence)
+                                .with_last_timestamp(p.last_timestamp.0)
+                                .with_coordinator_epoch(p.coordinator_epoch)
+                                .with_current_txn_start_offset(p.current_txn_start_offset.0)
+                        })
+                        .collect();
+                }
+                Err(error) => {
+                    answer.error_code = errors::code(&error).code();
+                    answer.error_message = Some(StrBytes::from_string(error.to_string()));
+                }
+            }
+        })
+        .await?;
+        call.encode(&response)
+    }))
+}

@@ -1,0 +1,347 @@
+//! One connection: requests in, responses out, in order.
+//!
+//! Two tasks share a connection. The reader takes a frame, runs the request's first stage, and puts
+//! its second stage into a queue; the writer takes the queue's front, waits for it, and sends. So
+//! requests start in the order in which they came, work on in parallel, and are answered in order.
+//!
+//! The queue is bounded, in requests and in the memory that their frames hold: when it is full the
+//! reader stops reading, and the kernel's buffers fill, and the client waits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_lite::future;
+use glommio::timer::Timer;
+
+use crate::base::counters::CloseReason;
+use crate::base::log_limit::LogLimit;
+use crate::broker::event::Event;
+use crate::broker::messages::{Accepted, Reply};
+use crate::broker::reply::ReplyTo;
+use crate::broker::shard::{Shard, spawn, wall_clock};
+use crate::handlers::{self, Begun, Close, Handlers, Later, Peer};
+use crate::runtime::budget::Units;
+use crate::transport::{
+    ConnectionOptions, Control, FrameError, FrameReader, Outgoing, Sender, connection,
+};
+
+/// Requests of one connection that are begun and not answered. Kafka has one at a time.
+pub const MAX_IN_FLIGHT: usize = 128;
+
+/// How long a client may leave a response unread before its connection is closed.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often connections are looked through for those to close.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// How long requests in flight may take when the node stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A response that is due, in its place in the order.
+struct Due {
+    response: Response,
+    /// The memory of the request's frame.
+    units: Units,
+}
+
+enum Response {
+    Ready(Outgoing),
+    Later(Later),
+}
+
+/// What the tasks of one connection share.
+struct Queue {
+    due: RefCell<VecDeque<Due>>,
+    /// The writer has something to do, or the reader has ended.
+    filled: Event,
+    /// The reader may go on, or the writer has ended.
+    drained: Event,
+    reader_done: Cell<bool>,
+    writer_done: Cell<bool>,
+    last_active: Cell<Instant>,
+    /// When the send began that is under way.
+    sending_since: Cell<Option<Instant>>,
+    /// The connection is to end, and why.
+    cut: Cell<Option<CloseReason>>,
+    cut_event: Event,
+    /// The writer is to give up at once.
+    abort_event: Event,
+}
+
+impl Queue {
+    fn cut(&self, reason: CloseReason) {
+        if self.cut.get().is_none() {
+            self.cut.set(Some(reason));
+            self.cut_event.set();
+        }
+    }
+}
+
+/// The connections of one shard, and what they are made with. One per shard.
+pub struct ConnectionHost {
+    handlers: Rc<Handlers>,
+    options: ConnectionOptions,
+    /// Names of the listeners, by their index.
+    listeners: Vec<Arc<str>>,
+    open: RefCell<BTreeMap<u64, Rc<Queue>>>,
+    next: Cell<u64>,
+    log_limit: LogLimit,
+}
+
+impl ConnectionHost {
+    pub fn new(
+        handlers: Rc<Handlers>,
+        options: ConnectionOptions,
+        listeners: Vec<Arc<str>>,
+    ) -> Rc<Self> {
+        let host = Rc::new(Self {
+            handlers,
+            options,
+            listeners,
+            open: RefCell::default(),
+            next: Cell::new(0),
+            log_limit: LogLimit::new(10, 1000),
+        });
+        spawn(Self::sweep_loop(Rc::downgrade(&host)));
+        host
+    }
+
+    /// Serves a connection until it ends; `reply` is answered then.
+    pub fn serve(self: &Rc<Self>, accepted: Accepted, reply: ReplyTo) {
+        let host = self.clone();
+        spawn(async move {
+            let shard = host.handlers.shard.clone();
+            let counters = shard.counters();
+            counters.connections_accepted.inc();
+            counters.connections_open.inc();
+            let reason = host.run(accepted).await;
+            counters.connections_open.dec();
+            counters.closed(reason).inc();
+            reply.send(Reply::Done);
+        });
+    }
+
+    /// Closes what is silent for too long, does not read its answers, or stands still in the middle of a
+    /// frame while others wait for memory.
+    async fn sweep_loop(host: std::rc::Weak<Self>) {
+        loop {
+            Timer::new(SWEEP).await;
+            let Some(host) = host.upgrade() else { return };
+            let now = Instant::now();
+            host.options.budget.sweep(now);
+            host.options.pool.trim();
+            let idle_ms = host.handlers.shard.settings().connections_max_idle_ms;
+            let idle = u64::try_from(idle_ms).ok().map(Duration::from_millis);
+            for queue in host.open.borrow().values() {
+                let quiet = now.saturating_duration_since(queue.last_active.get());
+                let waits = queue.due.borrow().is_empty() && queue.sending_since.get().is_none();
+                if waits && idle.is_some_and(|idle| quiet >= idle) {
+                    queue.cut(CloseReason::Idle);
+                }
+                let sending = queue.sending_since.get();
+                if sending.is_some_and(|s| now.saturating_duration_since(s) >= SEND_TIMEOUT) {
+                    queue.cut(CloseReason::SlowReader);
+                    queue.abort_event.set();
+                }
+            }
+        }
+    }
+
+    /// Takes no more requests, and waits until those in flight are answered, at most 5 s.
+    pub async fn drain(&self) {
+        for queue in self.open.borrow().values() {
+            queue.cut(CloseReason::Shutdown);
+        }
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while !self.open.borrow().is_empty() && Instant::now() < deadline {
+            Timer::new(Duration::from_millis(1)).await;
+        }
+        for queue in self.open.borrow().values() {
+            queue.abort_event.set();
+        }
+    }
+
+    async fn run(self: Rc<Self>, accepted: Accepted) -> CloseReason {
+        let shard = self.handlers.shard.clone();
+        let Some(listener) = self.listeners.get(accepted.listener).cloned() else {
+            return CloseReason::Socket;
+        };
+        let (reader, sender, control) = connection(accepted.fd, &self.options);
+        let peer = Rc::new(Peer {
+            handlers: self.handlers.clone(),
+            listener,
+            address: accepted.peer,
+        });
+        let queue = Rc::new(Queue {
+            due: RefCell::default(),
+            filled: Event::default(),
+            drained: Event::default(),
+            reader_done: Cell::new(false),
+            writer_done: Cell::new(false),
+            last_active: Cell::new(Instant::now()),
+            sending_since: Cell::new(None),
+            cut: Cell::new(None),
+            cut_event: Event::default(),
+            abort_event: Event::default(),
+        });
+        let number = self.next.get();
+        self.next.set(number + 1);
+        self.open.borrow_mut().insert(number, queue.clone());
+        if shard.is_stopping() {
+            queue.cut(CloseReason::Shutdown);
+        }
+        let writer = glommio::spawn_local(write_loop(shard, queue.clone(), sender, control));
+        let cut = async {
+            queue.cut_event.wait().await;
+            queue.cut.get().unwrap_or(CloseReason::Shutdown)
+        };
+        let reason = future::or(self.read_loop(&peer, &queue, reader), cut).await;
+        // What was begun is answered where somebody may read it.
+        if !matches!(reason, CloseReason::Shutdown | CloseReason::Client) {
+            queue.due.borrow_mut().clear();
+            queue.abort_event.set();
+        }
+        queue.reader_done.set(true);
+        queue.filled.set();
+        let written = writer.await;
+        self.open.borrow_mut().remove(&number);
+        written.unwrap_or(reason)
+    }
+
+    /// Reads requests and begins them until the connection ends.
+    async fn read_loop(
+        &self,
+        peer: &Rc<Peer>,
+        queue: &Queue,
+        mut reader: FrameReader,
+    ) -> CloseReason {
+        let counters = peer.shard().counters();
+        loop {
+            while queue.due.borrow().len() >= MAX_IN_FLIGHT && !queue.writer_done.get() {
+                queue.drained.wait().await;
+            }
+            if queue.writer_done.get() {
+                return CloseReason::Client;
+            }
+            let frame = match reader.next().await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return CloseReason::Client,
+                Err(error) => {
+                    let reason = read_reason(&error);
+                    self.say(peer, reason, &error);
+                    return reason;
+                }
+            };
+            queue.last_active.set(Instant::now());
+            counters.received_bytes.add(frame.bytes.len() as u64 + 4);
+            let response = match handlers::begin(peer, frame.bytes).await {
+                Ok(Begun::Silent) => continue,
+                Ok(Begun::Done(outgoing)) => Response::Ready(outgoing),
+                Ok(Begun::Later(later)) => Response::Later(later),
+                Err(close) => {
+                    let reason = close_reason(&close);
+                    self.say(peer, reason, &close);
+                    return reason;
+                }
+            };
+            queue.due.borrow_mut().push_back(Due {
+                response,
+                units: frame.units,
+            });
+            queue.filled.set();
+        }
+    }
+
+    /// One line about a connection that is cut off; a bounded number a second, whatever peers do.
+    fn say(&self, peer: &Peer, reason: CloseReason, why: &dyn std::fmt::Display) {
+        if matches!(reason, CloseReason::Socket | CloseReason::Client) {
+            tracing::debug!(peer = %peer.address, "connection closed: {why}");
+        } else if let Some(held_back) = self.log_limit.admit(wall_clock()) {
+            tracing::warn!(peer = %peer.address, held_back, "connection closed: {why}");
+        }
+    }
+}
+
+/// Sends responses in order until the reader has ended and all are sent, or the connection is cut.
+async fn write_loop(
+    shard: Rc<Shard>,
+    queue: Rc<Queue>,
+    mut sender: Sender,
+    control: Control,
+) -> Option<CloseReason> {
+    let abort = async {
+        queue.abort_event.wait().await;
+        Some(CloseReason::Shutdown)
+    };
+    let sending = send_all(&shard, &queue, &mut sender);
+    let reason = future::or(sending, abort).await;
+    let reason = reason.map(|reason| queue.cut.get().unwrap_or(reason));
+    queue.writer_done.set(true);
+    queue.drained.set();
+    control.shutdown();
+    // Wakes a reader that waits for a client that will send nothing more.
+    queue.cut(reason.unwrap_or(CloseReason::Client));
+    reason
+}
+
+async fn send_all(shard: &Shard, queue: &Queue, sender: &mut Sender) -> Option<CloseReason> {
+    loop {
+        let next = queue.due.borrow_mut().pop_front();
+        let Some(due) = next else {
+            if queue.reader_done.get() {
+                return None;
+            }
+            queue.filled.wait().await;
+            continue;
+        };
+        queue.sending_since.set(None);
+        let outgoing = match due.response {
+            Response::Ready(outgoing) => outgoing,
+            Response::Later(later) => match later.await {
+                Ok(outgoing) => outgoing,
+                Err(close) => return Some(close_reason(&close)),
+            },
+        };
+        // The request is done with: what it held is free before the client has read the answer.
+        drop(due.units);
+        let len = outgoing.len();
+        if len > 0 {
+            queue.sending_since.set(Some(Instant::now()));
+            if sender.send(outgoing).await.is_err() {
+                return Some(CloseReason::Socket);
+            }
+            shard.counters().sent_bytes.add(len);
+        }
+        queue.sending_since.set(None);
+        queue.last_active.set(Instant::now());
+        queue.drained.set();
+    }
+}
+
+fn read_reason(error: &FrameError) -> CloseReason {
+    match error {
+        FrameError::Io(_) => CloseReason::Socket,
+        FrameError::Truncated => CloseReason::Client,
+        FrameError::Length { length, most } => {
+            if usize::try_from(*length).is_ok_and(|length| length > *most) {
+                CloseReason::TooLarge
+            } else {
+                CloseReason::Malformed
+            }
+        }
+        FrameError::Stalled(_) => CloseReason::Stalled,
+    }
+}
+
+fn close_reason(close: &Close) -> CloseReason {
+    match close {
+        Close::Malformed(_) | Close::Short(_) => CloseReason::Malformed,
+        Close::Unsupported { .. } => CloseReason::UnsupportedVersion,
+        Close::Unanswered(_) => CloseReason::UnacknowledgedError,
+        Close::Encode(_) => CloseReason::Socket,
+        Close::Stopping => CloseReason::Shutdown,
+    }
+}

@@ -1,0 +1,461 @@
+//! A node from its start to its stop: the control thread, and the shards it starts.
+//!
+//! # The start, in this order
+//! 1. The listeners are bound: nothing is touched on disk if a port is taken.
+//! 2. The marks of a clean stop are taken away; the metadata is opened; the broker registers.
+//! 3. The data directories are looked through. A node without metadata of its own takes over what
+//!    another broker left there; afterwards, folders of unknown topics are set aside.
+//! 4. The shards start and open their partitions. When all are open, connections are accepted.
+//!
+//! # The stop
+//! Connections take nothing new and finish what is in flight; logs are written, flushed and closed;
+//! checkpoints are written, and last the mark of a clean stop, where every log of a node closed
+//! cleanly.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::LocalSet;
+
+use crate::base::BrokerId;
+use crate::base::counters::ShardCounters;
+use crate::base::listeners::{HostPort, Listener};
+use crate::base::settings::NodeSettings;
+use crate::broker::config_rules::TableRules;
+use crate::broker::control::{ControlHost, controller_settings};
+use crate::broker::messages::{Checkpoint, Reply, Request};
+use crate::controller::BrokerStart;
+use crate::controller::quorum::{ControllerService, Quorum};
+use crate::metadata::{DirectoryId, Endpoint as Advertised};
+use crate::runtime::executor::{ShardOptions, spawn_shards};
+use crate::runtime::mailbox::{Bounds, mailbox};
+use crate::server::data;
+use crate::server::data_dir::DataDirs;
+use crate::server::shard_main::{self, ShardSeed};
+use crate::server::startup::{Prepared, ReadyLine, StartError};
+use crate::transport::Bound;
+
+/// Requests of one endpoint that may await answers. Each connection of the node is one of the first
+/// shard's, and each waiting fetch that crosses shards one of its own shard's.
+const OUTSTANDING_MAX: u32 = 1 << 20;
+
+/// Why a node ended, as one line.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Quorum(#[from] crate::controller::quorum::QuorumError),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<crate::controller::quorum::StartError> for NodeError {
+    fn from(error: crate::controller::quorum::StartError) -> Self {
+        NodeError::Failed(error.to_string())
+    }
+}
+
+/// What a node shows of itself to whoever watches it, on the control thread.
+#[derive(Clone)]
+pub struct NodeView {
+    pub counters: Arc<[ShardCounters]>,
+    host: Rc<ControlHost>,
+}
+
+impl NodeView {
+    /// Every partition as it is now: asks the shards.
+    pub async fn partitions(&self) -> Vec<Checkpoint> {
+        checkpoints(&self.host).await
+    }
+}
+
+/// Something that watches the node and shows it, such as an HTTP server. Runs on the control thread.
+pub trait Watcher {
+    /// Where it is reached, for the ready line.
+    fn address(&self) -> Option<String>;
+    /// Runs until `stop` is done; called once, before clients may come.
+    fn run(&self, node: NodeView, stop: tokio::sync::oneshot::Receiver<()>) -> LocalFuture;
+    /// Clients may come.
+    fn ready(&self);
+    /// The node begins to stop.
+    fn stopping(&self);
+}
+
+/// A future of the control thread.
+pub type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The runtime of the control thread.
+pub fn control_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_name("control-helper")
+        .build()
+}
+
+/// Runs a node until `stop` is done; what `stop` gives is the reason. `ready` is called when clients
+/// may come.
+///
+/// Blocks the calling thread, which becomes the control thread; `runtime` comes from
+/// [`control_runtime`]. `started` is when the process began.
+pub fn run(
+    runtime: &tokio::runtime::Runtime,
+    prepared: Prepared,
+    watcher: Option<&dyn Watcher>,
+    started: Instant,
+    stop: impl Future<Output = String>,
+    ready: impl FnOnce(ReadyLine),
+) -> Result<(), NodeError> {
+    let local = LocalSet::new();
+    let result = local.block_on(runtime, node(prepared, watcher, started, stop, ready));
+    drop(local);
+    result
+}
+
+/// A listener with its socket.
+struct Open {
+    listener: Listener,
+    bound: Bound,
+}
+
+async fn node(
+    prepared: Prepared,
+    watcher: Option<&dyn Watcher>,
+    started: Instant,
+    stop: impl Future<Output = String>,
+    ready: impl FnOnce(ReadyLine),
+) -> Result<(), NodeError> {
+    let settings = Arc::new(prepared.settings.with_node_id(prepared.node_id));
+    let open = bind(&settings)?;
+    let metadata_file = prepared.dirs.metadata_file();
+    let Prepared {
+        dirs,
+        node_id,
+        cluster_id,
+        cores,
+        memory,
+        ..
+    } = prepared;
+    let dirs = dirs.begin_loading()?;
+    let quorum = Quorum::open(&metadata_file, node_id).await?;
+    let is_new = quorum.image().cluster_id().is_none();
+
+    let image = quorum.image();
+    let dynamic = settings.with_dynamic(
+        image.broker_default_configs(),
+        image.broker_configs(node_id),
+    );
+    let effective = match dynamic {
+        Ok(effective) => Arc::new(effective),
+        Err(error) => {
+            tracing::error!("settings that were made at run time are left out: {error}");
+            settings.clone()
+        }
+    };
+    let rules = Arc::new(TableRules::new(effective.clone()));
+    let service = ControllerService::new(
+        quorum,
+        controller_settings(&effective, node_id),
+        rules.clone(),
+    );
+    let start = BrokerStart {
+        broker_id: node_id,
+        cluster_id: cluster_id.to_string(),
+        listeners: advertised(&open),
+        rack: settings.broker_rack.clone(),
+        directories: dirs
+            .data()
+            .iter()
+            .map(|dir| DirectoryId(dir.directory_id.0))
+            .collect(),
+    };
+    let broker_epoch = service.register_broker(&start).await?.into_response();
+
+    let found = data::scan(&dirs).map_err(|e| NodeError::Failed(format!("data directory: {e}")))?;
+    if is_new {
+        adopt(&service, node_id, &found).await?;
+    }
+    found
+        .set_strays_aside(&service.image())
+        .map_err(|e| NodeError::Failed(format!("data directory: {e}")))?;
+
+    let shards = cores.shards();
+    let bounds = Bounds {
+        outstanding_max: OUTSTANDING_MAX,
+        ..Bounds::default()
+    };
+    let mut endpoints = mailbox::<Request, Reply>(shards + 1, bounds);
+    let control = endpoints
+        .pop()
+        .ok_or_else(|| NodeError::Failed("no endpoint for the control thread".to_owned()))?;
+    let counters = ShardCounters::for_shards(shards);
+    let directories = Arc::new(found.directories);
+    let names: Vec<Arc<str>> = open
+        .iter()
+        .map(|o| o.listener.name.as_str().into())
+        .collect();
+    let bound_addresses: Vec<(String, String)> = open
+        .iter()
+        .map(|o| (o.listener.name.clone(), o.bound.local_addr().to_string()))
+        .collect();
+    let mut accept = Some(open.into_iter().map(|o| o.bound).collect::<Vec<_>>());
+    let seeds = endpoints
+        .into_iter()
+        .map(|endpoint| ShardSeed {
+            shards: shards as u16,
+            broker_id: node_id,
+            endpoint,
+            counters: counters.clone(),
+            directories: directories.clone(),
+            image: service.image(),
+            settings: effective.clone(),
+            memory,
+            listeners: names.clone(),
+            accept: accept.take().unwrap_or_default(),
+        })
+        .collect();
+    let options = ShardOptions::default();
+    let running = spawn_shards(&cores.cpus, seeds, &options, shard_main::run)
+        .map_err(|e| NodeError::Failed(e.to_string()))?;
+
+    let host = ControlHost::new(
+        control.bind(),
+        service,
+        rules,
+        shards as u16,
+        node_id,
+        settings.clone(),
+        effective,
+    );
+    let serving = tokio::task::spawn_local(host.clone().run());
+    let (mut partitions, mut recovered, mut offline) = (0, 0, 0);
+    let opened = host.to_all(|| Request::Opened).await;
+    if opened.len() < shards {
+        return Err(ended(running).await);
+    }
+    for reply in opened {
+        if let Reply::Opened(summary) = reply {
+            partitions += summary.partitions;
+            recovered += summary.recovered;
+            offline += summary.offline;
+        }
+    }
+    tracing::info!(partitions, recovered, offline, "partitions are open");
+    let (stop_watching, watching_stops) = tokio::sync::oneshot::channel::<()>();
+    let watching = watcher.map(|watcher| {
+        let view = NodeView {
+            counters: counters.clone(),
+            host: host.clone(),
+        };
+        tokio::task::spawn_local(watcher.run(view, watching_stops))
+    });
+    let checkpointing =
+        tokio::task::spawn_local(checkpoint_loop(host.clone(), dirs.data().to_vec()));
+    let _ = host.ask(0, Request::Accept).await;
+    if let Some(watcher) = watcher {
+        watcher.ready();
+    }
+    ready(ReadyLine {
+        node_id,
+        listeners: bound_addresses,
+        http: watcher.and_then(Watcher::address),
+        shards,
+        took: started.elapsed(),
+    });
+
+    let running = tokio::task::spawn_blocking(move || running.join());
+    tokio::pin!(running);
+    let why = tokio::select! {
+        why = stop => why,
+        result = &mut running => {
+            return Err(NodeError::Failed(match result {
+                Ok(Ok(_)) => "the shards ended".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            }));
+        }
+    };
+    tracing::info!("stopping: {why}");
+    if let Some(watcher) = watcher {
+        watcher.stopping();
+    }
+    checkpointing.abort();
+    host.to_all(|| Request::Drain).await;
+    let mut clean = true;
+    let mut checkpoints = Vec::new();
+    for reply in host.to_all(|| Request::Stop).await {
+        if let Reply::Stopped {
+            clean: shard_clean,
+            checkpoints: of_shard,
+        } = reply
+        {
+            clean &= shard_clean;
+            checkpoints.extend(of_shard);
+        }
+    }
+    finish(dirs, checkpoints, clean, broker_epoch).await?;
+    drop(stop_watching);
+    if let Some(watching) = watching {
+        let _ = watching.await;
+    }
+    serving.abort();
+    host.service().close().await;
+    // The shards have nothing left to do; those that do not end by themselves end with the process.
+    let _ = tokio::time::timeout(Duration::from_secs(5), running).await;
+    tracing::info!(clean, "stopped");
+    Ok(())
+}
+
+/// The shards ended while they were starting: what they said.
+async fn ended(running: crate::runtime::executor::Shards<Result<(), String>>) -> NodeError {
+    let joined = tokio::task::spawn_blocking(move || running.join()).await;
+    NodeError::Failed(match joined {
+        Ok(Ok(results)) => results
+            .into_iter()
+            .find_map(Result::err)
+            .unwrap_or_else(|| "a shard ended while it was starting".to_owned()),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    })
+}
+
+/// Binds every listener.
+fn bind(settings: &NodeSettings) -> Result<Vec<Open>, StartError> {
+    settings
+        .listeners
+        .iter()
+        .map(|listener| {
+            let refused = |error| StartError::bind("listeners", &listener.bind, error);
+            let bound = resolve(&listener.bind)
+                .and_then(|addresses| {
+                    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+                    for address in addresses {
+                        match Bound::bind(address) {
+                            Ok(bound) => return Ok(bound),
+                            Err(error) => last = error,
+                        }
+                    }
+                    Err(last)
+                })
+                .map_err(refused)?;
+            Ok(Open {
+                listener: listener.clone(),
+                bound,
+            })
+        })
+        .collect()
+}
+
+/// The addresses of a host, to be tried in order. No host is every interface: IPv6 with IPv4, or IPv4
+/// alone on a machine without IPv6.
+fn resolve(at: &HostPort) -> std::io::Result<Vec<SocketAddr>> {
+    if at.host.is_empty() {
+        return Ok(vec![
+            (std::net::Ipv6Addr::UNSPECIFIED, at.port).into(),
+            (std::net::Ipv4Addr::UNSPECIFIED, at.port).into(),
+        ]);
+    }
+    Ok((at.host.as_str(), at.port).to_socket_addrs()?.collect())
+}
+
+/// What clients are told of each listener.
+fn advertised(open: &[Open]) -> BTreeMap<String, Advertised> {
+    open.iter()
+        .filter_map(|open| {
+            let told = open.listener.advertised.as_ref()?;
+            let port = match told.port {
+                0 => open.bound.local_addr().port(),
+                port => port,
+            };
+            let endpoint = Advertised {
+                host: told.host.clone(),
+                port,
+                security_protocol: "PLAINTEXT".to_owned(),
+            };
+            Some((open.listener.name.clone(), endpoint))
+        })
+        .collect()
+}
+
+async fn adopt(
+    service: &ControllerService,
+    node_id: BrokerId,
+    found: &data::Found,
+) -> Result<(), NodeError> {
+    let topics = found.topics();
+    if topics.is_empty() {
+        return Ok(());
+    }
+    let committed = service.adopt_topics(node_id, &topics).await?;
+    for error in committed.into_response() {
+        tracing::warn!("{error}; its folders are left alone");
+    }
+    tracing::warn!(
+        "{} topics of another broker were taken over; their settings are not known, so they keep \
+         everything (retention.ms=-1, retention.bytes=-1) until you set them",
+        topics.len()
+    );
+    Ok(())
+}
+
+/// Writes the checkpoints at intervals, off this thread.
+async fn checkpoint_loop(host: Rc<ControlHost>, dirs: Vec<crate::server::data_dir::DataDir>) {
+    let dirs = Arc::new(dirs);
+    loop {
+        let settings = host.settings();
+        let interval = settings
+            .log_flush_offset_checkpoint_interval_ms
+            .min(settings.log_flush_start_offset_checkpoint_interval_ms)
+            .max(1000);
+        tokio::time::sleep(Duration::from_millis(interval)).await;
+        let checkpoints = checkpoints(&host).await;
+        let dirs = dirs.clone();
+        let written =
+            tokio::task::spawn_blocking(move || data::write_checkpoints(&dirs, &checkpoints)).await;
+        if let Ok(Err(error)) = written {
+            tracing::error!("checkpoints could not be written: {error}");
+        }
+    }
+}
+
+async fn checkpoints(host: &ControlHost) -> Vec<Checkpoint> {
+    let mut all = Vec::new();
+    for reply in host.to_all(|| Request::Checkpoints).await {
+        if let Reply::Checkpoints(of_shard) = reply {
+            all.extend(of_shard);
+        }
+    }
+    all
+}
+
+/// Writes what a clean stop leaves behind.
+async fn finish(
+    dirs: DataDirs,
+    checkpoints: Vec<Checkpoint>,
+    clean: bool,
+    broker_epoch: i64,
+) -> Result<(), NodeError> {
+    let written = tokio::task::spawn_blocking(move || {
+        data::write_checkpoints(dirs.data(), &checkpoints)?;
+        if clean {
+            for dir in dirs.data() {
+                dirs.mark_clean(dir, broker_epoch)?;
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    })
+    .await;
+    match written {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(NodeError::Failed(format!(
+            "the stop is not clean: {error}; the next start will recover"
+        ))),
+        Err(error) => Err(NodeError::Failed(error.to_string())),
+    }
+}

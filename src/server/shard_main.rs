@@ -1,0 +1,112 @@
+//! The main future of a shard: open the partitions, serve, stop.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::counters::ShardCounters;
+use crate::base::settings::NodeSettings;
+use crate::base::{BrokerId, ShardId};
+use crate::broker::event::Event;
+use crate::broker::messages::{Reply, Request};
+use crate::broker::offload::{Directories, Directory, ShardOffload};
+use crate::broker::reply::ReplyTo;
+use crate::broker::shard::{Shard, spawn};
+use crate::handlers::Handlers;
+use crate::metadata::Image;
+use crate::runtime::aux_ring::AuxRing;
+use crate::runtime::budget::Budget;
+use crate::runtime::executor::spawn_latency;
+use crate::runtime::mailbox::EndpointSeed;
+use crate::server::acceptor::Acceptor;
+use crate::server::connection::ConnectionHost;
+use crate::server::memory::MemoryPlan;
+use crate::transport::{Bound, ConnectionOptions, ReceivePool};
+
+/// What a shard is started with.
+pub struct ShardSeed {
+    pub shards: u16,
+    pub broker_id: BrokerId,
+    pub endpoint: EndpointSeed<Request, Reply>,
+    pub counters: Arc<[ShardCounters]>,
+    pub directories: Arc<Vec<Directory>>,
+    pub image: Arc<Image>,
+    pub settings: Arc<NodeSettings>,
+    pub memory: MemoryPlan,
+    /// Names of the listeners, by their index.
+    pub listeners: Vec<Arc<str>>,
+    /// The sockets to accept on: given to the first shard.
+    pub accept: Vec<Bound>,
+}
+
+/// Runs one shard until the node stops. An error is one line for the operator.
+pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
+    let endpoint = seed.endpoint.bind();
+    let ring = AuxRing::new().map_err(|e| format!("shard {number}: no auxiliary ring: {e}"))?;
+    let directories = Directories::new(seed.directories, ShardOffload::new(ring.clone()));
+    let shard = Shard::new(
+        ShardId(number as u16),
+        seed.shards,
+        seed.broker_id,
+        endpoint.clone(),
+        seed.counters,
+        directories,
+        seed.image,
+        seed.settings.clone(),
+    );
+    let summary = shard.open_partitions().await;
+    shard.start();
+
+    let budget = Budget::new(seed.memory.pool_bytes, seed.memory.request_reserve_bytes);
+    let options = ConnectionOptions {
+        budget,
+        pool: ReceivePool::new((seed.memory.pool_bytes / 8) as usize),
+        frame_bytes_max: seed.settings.socket_request_max_bytes as usize,
+        aux_ring: Some(ring),
+    };
+    let host = ConnectionHost::new(Handlers::new(shard.clone()), options, seed.listeners);
+    let acceptor = Acceptor::new(shard.clone(), host.clone());
+    let stopped = Rc::new(Event::default());
+
+    // A wake from another core is seen at once in this queue only.
+    let receive = {
+        let stopped = stopped.clone();
+        let mut accept = Some(seed.accept);
+        async move {
+            while let Ok(incoming) = endpoint.next().await {
+                let reply = ReplyTo::Remote(endpoint.clone(), incoming.token);
+                match incoming.request {
+                    Request::Connection(accepted) => host.serve(accepted, reply),
+                    Request::Accept => {
+                        for (index, bound) in accept.take().into_iter().flatten().enumerate() {
+                            spawn(acceptor.clone().run(index, bound.listen()));
+                        }
+                        reply.send(Reply::Done);
+                    }
+                    Request::Opened => reply.send(Reply::Opened(summary)),
+                    Request::Drain => {
+                        shard.begin_stop();
+                        let host = host.clone();
+                        spawn(async move {
+                            host.drain().await;
+                            reply.send(Reply::Done);
+                        });
+                    }
+                    Request::Stop => {
+                        let shard = shard.clone();
+                        let stopped = stopped.clone();
+                        spawn(async move {
+                            let done = shard.finish_stop().await;
+                            reply.send(done);
+                            stopped.set();
+                        });
+                    }
+                    request => shard.serve(incoming.from, request, reply),
+                }
+            }
+        }
+    };
+    let receive = spawn_latency(receive);
+    stopped.wait().await;
+    receive.cancel().await;
+    Ok(())
+}
