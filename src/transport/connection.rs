@@ -43,8 +43,8 @@ pub fn connection(fd: OwnedFd, options: &ConnectionOptions) -> (FrameReader, Sen
     )
 }
 
-/// Watches and ends a connection. Does not keep the socket from being closed... as long as one of
-/// these lives, the descriptor does too, so it is to be dropped with the halves.
+/// Watches and ends a connection. The descriptor stays open as long as one of these lives: it is to be
+/// dropped with the halves.
 #[derive(Clone)]
 pub struct Control {
     socket: Rc<Socket>,
@@ -114,6 +114,14 @@ impl Socket {
             self.sent.set(self.sent.get() + bytes as u64);
         }
         written
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // glommio's poll for readiness holds the socket until its cancellation went through the ring:
+        // closing the descriptor alone would leave the peer waiting for the end.
+        let _ = rustix::net::shutdown(self.borrowed(), rustix::net::Shutdown::Both);
     }
 }
 

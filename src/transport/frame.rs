@@ -70,6 +70,7 @@ pub struct FrameReader {
     window: Option<Units>,
     partial: Option<Partial>,
     yields: YieldBudget,
+    yield_due: bool,
 }
 
 /// A frame that has arrived in part.
@@ -101,6 +102,7 @@ impl FrameReader {
             window: None,
             partial: None,
             yields: YieldBudget::default(),
+            yield_due: false,
         }
     }
 
@@ -109,14 +111,12 @@ impl FrameReader {
     /// Lets the other tasks of the shard run now and then, however much the peer sends.
     pub async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
+            if std::mem::take(&mut self.yield_due) {
+                executor::yield_now().await;
+            }
             if let Some(frame) = self.cut()? {
-                if self.yields.spend_now(frame.bytes.len() + 64) {
-                    // The frame is ours already: were this future dropped while it yields, it would
-                    // be lost. So it goes back, and the next turn takes it.
-                    self.put_back(frame);
-                    executor::yield_now().await;
-                    continue;
-                }
+                // Not now: were this future dropped while it yields, the frame would be lost.
+                self.yield_due = self.yields.spend_now(frame.bytes.len() + 64);
                 return Ok(Some(frame));
             }
             let arrived = match self.length {
@@ -177,19 +177,6 @@ impl FrameReader {
         };
         self.drop_received_if_empty();
         Ok(Some(Frame { bytes, units }))
-    }
-
-    /// Makes `frame` the complete frame that [`cut`](Self::cut) finds next.
-    fn put_back(&mut self, frame: Frame) {
-        let mut claim = self.budget.begin_frame();
-        claim.merge(frame.units);
-        self.length = Some(frame.bytes.len());
-        self.partial = Some(Partial {
-            claim,
-            filled: frame.bytes.len(),
-            reserved: frame.bytes.len(),
-            buffer: frame.bytes,
-        });
     }
 
     fn drop_received_if_empty(&mut self) {
@@ -313,8 +300,8 @@ impl FrameReader {
         partial.filled += bytes;
         partial.claim.progressed();
         // Bytes count when their frame is whole; between, a large frame must not run on for ever.
-        if bytes > 0 && partial.filled < length && self.yields.spend_now(bytes / 2) {
-            executor::yield_now().await;
+        if bytes > 0 && partial.filled < length {
+            self.yield_due |= self.yields.spend_now(bytes / 2);
         }
         Ok(bytes)
     }
