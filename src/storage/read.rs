@@ -150,11 +150,12 @@ impl<D: Disk> Log<D> {
             .map_err(|error| self.read_failed(from.base_offset, error))?;
         out.slice = Some(slice);
         out.next_offset = Offset(next);
-        self.remember_reader(Mark {
+        let mark = Mark {
             offset: next,
             base_offset: from.base_offset,
             position: from.position + len,
-        });
+        };
+        self.remember_reader(start, mark);
         Ok(out)
     }
 
@@ -280,18 +281,19 @@ impl<D: Disk> Log<D> {
         Ok(end.map(|end| ((end - u64::from(from.position)) as u32, next)))
     }
 
-    fn remember_reader(&self, mark: Mark) {
-        let mut state = self.state.borrow_mut();
-        if state.end_mark().offset == mark.offset || find_mark(&state, mark.offset).is_some() {
-            return;
-        }
-        if state.readers.len() < READERS {
+    /// A reader that came from `start` will go on at `mark`.
+    fn remember_reader(&self, start: i64, mark: Mark) {
+        let state = &mut *self.state.borrow_mut();
+        let same = |reader: &&mut Mark| reader.offset == start || reader.offset == mark.offset;
+        if let Some(reader) = state.readers.iter_mut().find(same) {
+            *reader = mark;
+        } else if state.readers.len() < READERS {
             state.readers.push(mark);
-            return;
+        } else {
+            let at = state.next_reader % READERS;
+            state.readers[at] = mark;
+            state.next_reader = at + 1;
         }
-        let at = state.next_reader % READERS;
-        state.readers[at] = mark;
-        state.next_reader = at + 1;
     }
 
     /// The last entry for which `holds` of the offset index of the segment at `base_offset`.

@@ -190,19 +190,15 @@ impl<D: Disk> Log<D> {
             let state = self.state.borrow();
             (state.active().base_offset, state.active().size)
         };
-        let mut walk = self.walk(base_offset, 0, size).await?;
-        let (mut position, mut end) = (0, base_offset);
-        while let Step::Batch {
-            position: at,
-            header,
-        } = self.step(&mut walk, base_offset).await?
-        {
-            if header.next_offset().0 > self.log_end_offset().0 {
-                break;
+        let (position, end) = match self.last_batch_below(base_offset, size).await {
+            Ok(found) => found,
+            Err(error) => {
+                // Half cut: what the memory says is not what the files hold.
+                let path = self.path(base_offset, FileKind::Log);
+                let error = std::io::Error::other(error.to_string());
+                return Err(self.fail(Operation::Truncate, &path, error));
             }
-            position = at + header.size_in_bytes() as u64;
-            end = header.next_offset().0;
-        }
+        };
         if position < u64::from(size) {
             let file = self.file_of(base_offset).await?;
             if let Err(error) = file.truncate(position).await {
@@ -213,6 +209,25 @@ impl<D: Disk> Log<D> {
         self.state.borrow_mut().log_end_offset = end;
         self.rebuild_active(now).await?;
         self.write_epochs().await
+    }
+
+    /// Where the last batch ends that lies whole below the log end offset: position and offset.
+    async fn last_batch_below(&self, base_offset: i64, size: u32) -> Result<(u64, i64), LogError> {
+        let limit = self.log_end_offset();
+        let mut walk = self.walk(base_offset, 0, size).await?;
+        let (mut position, mut end) = (0, base_offset);
+        while let Step::Batch {
+            position: at,
+            header,
+        } = self.step(&mut walk, base_offset).await?
+        {
+            if header.next_offset() > limit {
+                break;
+            }
+            position = at + header.size_in_bytes() as u64;
+            end = header.next_offset().0;
+        }
+        Ok((position, end))
     }
 
     /// Empties the log; it goes on at `offset`. What is staged is dropped.

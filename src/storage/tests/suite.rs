@@ -38,6 +38,7 @@ on_every_back_end! {
     segments_roll_by_time_and_by_index
     truncation_forgets_what_it_cuts
     leftovers_of_compaction_are_removed_at_open
+    a_swap_of_the_cleaner_is_completed_at_open
     a_deleted_segment_stays_readable_to_those_who_have_it
     batches_of_one_turn_share_a_write
     files_have_kafkas_names
@@ -452,6 +453,28 @@ fn leftovers_of_compaction_are_removed_at_open<D: Disk>(disk: D, data: &Path) {
     for name in stray {
         assert!(!names.iter().any(|entry| entry.name == name), "{name}");
     }
+}
+
+fn a_swap_of_the_cleaner_is_completed_at_open<D: Disk>(disk: D, data: &Path) {
+    let log = create(&disk, data, &settings());
+    let made = fill(&log, 0..30);
+    run(log.close(NOW)).unwrap();
+    // What the cleaner has left of the first segment: its second batch.
+    let first = expected(&made[..1]).len() as i64;
+    let mut kept = batch(1, 2, NOW.0 + 10);
+    crate::records::assign(&mut kept, Offset(first), LeaderEpoch(0), None);
+    let swap = data.join("topic-0/00000000000000000000.log.swap");
+    run(disk.open(&swap, OpenMode::Create)).unwrap();
+    write_at(&disk, &swap, 0, &kept);
+    // The segment that it replaces may be gone already, or not.
+    let (log, report) = open(&disk, data, &settings(), options(true));
+    assert_eq!(report.rebuilt_indexes, 1);
+    assert_eq!(report.damage, None);
+    let end = log.log_end_offset();
+    assert_eq!(end.0 as usize, expected(&made).len());
+    let all = read_all(&log, end, 500);
+    assert_eq!(all[..2], expected(&made[..2])[first as usize..]);
+    assert_eq!(all.last(), expected(&made).last());
 }
 
 fn a_deleted_segment_stays_readable_to_those_who_have_it<D: Disk>(disk: D, data: &Path) {
