@@ -1,8 +1,9 @@
 //! Listening sockets: the port is proved free, connections come out as plain descriptors.
 //!
-//! One acceptor hands connections to the shard with the fewest: with a SO_REUSEPORT socket a shard the
-//! kernel spreads by a hash, and 8 connections on 4 shards leave a shard with none more often than
-//! not (`benches/transport_spread.rs`).
+//! One acceptor is to hand connections to the shard with the fewest: 2 each for 8 connections on 4
+//! shards. With a SO_REUSEPORT socket a shard the kernel spreads by a hash; of 400 rounds of 8
+//! connections on 4 such sockets 16 came out even, 156 left a socket with none, and the fullest had 3
+//! (214 rounds) to 6 (9 rounds).
 
 use std::io;
 use std::net::SocketAddr;
