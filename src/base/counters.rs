@@ -131,7 +131,7 @@ pub const API_KEYS: usize = 96;
 pub struct ApiCounters {
     /// Requests whose header was read.
     pub requests: Counter,
-    /// Responses that carried an error code on any level. At most one a response.
+    /// Error codes in responses: one for each partition, topic or resource that was refused.
     pub errors: Counter,
     /// From the last byte of the request in our memory to the last byte of the reply in the
     /// kernel's. A fetch that waited for data counts its wait.

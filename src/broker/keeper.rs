@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use glommio::timer::Timer;
 
 use crate::base::Timestamp;
+use crate::base::counters::Purgatory;
 use crate::broker::partition::Partition;
 use crate::broker::shard::{Shard, wall_clock};
 use crate::runtime::executor::yield_now;
@@ -25,6 +26,7 @@ impl Shard {
             let settings = self.settings();
             let now = Instant::now();
             self.flush_by_age().await;
+            self.sample();
             if now >= retention {
                 retention = now + Duration::from_millis(settings.log_retention_check_interval_ms);
                 self.retain().await;
@@ -35,6 +37,18 @@ impl Shard {
                 self.forget_producers().await;
             }
         }
+    }
+
+    /// What is counted by looking.
+    fn sample(&self) {
+        let counters = self.counters();
+        let partitions = self.all_partitions();
+        let offline = partitions.iter().filter(|p| p.log.failure().is_some());
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        counters.offline_partitions.set(count(offline.count()));
+        counters.partitions.set(count(partitions.len()));
+        let waiting = count(self.purgatory.waiting());
+        counters.waiting(Purgatory::Fetch).set(waiting);
     }
 
     /// Flushes partitions whose oldest record that is not flushed has waited for `flush.ms`.
@@ -67,14 +81,18 @@ impl Shard {
             .delete_old_segments(wall_clock(), high_watermark)
             .await
         {
-            Ok(deleted) if deleted.segments > 0 => tracing::info!(
-                topic = %partition.topic,
-                partition = partition.key.partition.0,
-                "{} segments of {} bytes passed retention; log starts at {}",
-                deleted.segments,
-                deleted.bytes,
-                partition.log.log_start_offset()
-            ),
+            Ok(deleted) if deleted.segments > 0 => {
+                let counters = self.counters();
+                counters.log_segments_deleted.add(deleted.segments as u64);
+                tracing::info!(
+                    topic = %partition.topic,
+                    partition = partition.key.partition.0,
+                    "{} segments of {} bytes passed retention; log starts at {}",
+                    deleted.segments,
+                    deleted.bytes,
+                    partition.log.log_start_offset()
+                );
+            }
             Ok(_) => {}
             Err(error) => {
                 let moved = partition.fail(&error);

@@ -51,6 +51,8 @@ pub struct Appended {
     pub end: Offset,
     /// The fsync has to pass `end` before the acknowledgement.
     pub flush: bool,
+    /// Records of the batch.
+    pub records: u64,
     /// The batch had been appended before; nothing was staged.
     pub is_duplicate: bool,
 }
@@ -80,6 +82,8 @@ pub struct Partition {
     untold_bytes: Cell<u64>,
     /// Bytes of the last call of [`Self::write`].
     pub last_write_bytes: Cell<u64>,
+    /// A segment was closed, which is to be flushed in the background.
+    pub rolled: Cell<bool>,
     /// The log has work to do ahead of its next appends.
     pub wants_prepare: Cell<bool>,
     /// Whether it stands in the shard's list of partitions with staged batches.
@@ -113,6 +117,7 @@ impl Partition {
             fetches: RefCell::default(),
             untold_bytes: Cell::new(0),
             last_write_bytes: Cell::new(0),
+            rolled: Cell::new(false),
             wants_prepare: Cell::new(false),
             dirty: Cell::new(false),
             wants_flush: Cell::new(false),
@@ -207,6 +212,7 @@ impl Partition {
             },
             end,
             flush,
+            records: u64::try_from(validated.header.records_count).unwrap_or(0),
             is_duplicate: staged.is_duplicate,
         })
     }
@@ -265,6 +271,9 @@ impl Partition {
                 self.last_write_bytes.set(written.bytes);
                 if written.prepare {
                     self.wants_prepare.set(true);
+                }
+                if written.rolled {
+                    self.rolled.set(true);
                 }
                 if self.unflushed_since.get() == Timestamp::NONE {
                     self.unflushed_since.set(now);

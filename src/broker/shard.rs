@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures_lite::future;
 use glommio::timer::Timer;
 
-use crate::base::counters::ShardCounters;
+use crate::base::counters::{Purgatory as PurgatoryKind, ShardCounters};
 use crate::base::settings::NodeSettings;
 use crate::base::{BrokerId, ShardId, Timestamp, TopicPartition};
 use crate::broker::error::PartitionError;
@@ -314,6 +314,7 @@ impl Shard {
     fn produce(self: &Rc<Self>, produce: Produce, reply: ReplyTo) {
         let op = ProduceOp::new(produce.partitions.len(), reply);
         let now = wall_clock();
+        let counters = self.counters();
         let mut scratch = self.scratch.borrow_mut();
         let mut waiting = Vec::new();
         for item in produce.partitions {
@@ -326,9 +327,15 @@ impl Shard {
                 op.answer(slot, Err(PartitionError::Unknown));
                 continue;
             };
+            let bytes = item.ask.len() as u64;
             match partition.append(item.ask, produce.acks, now, &mut scratch) {
                 Ok(appended) => {
-                    if !appended.is_duplicate {
+                    if appended.is_duplicate {
+                        counters.produced_duplicate_batches.inc();
+                    } else {
+                        counters.produced_batches.inc();
+                        counters.produced_bytes.add(bytes);
+                        counters.produced_records.add(appended.records);
                         self.mark_dirty(&partition);
                     }
                     if partition.wait(appended, produce.acks, slot, &op) {
@@ -370,7 +377,7 @@ impl Shard {
                 written += partition.last_write_bytes.get();
                 if written >= WRITE_BUDGET_BYTES {
                     written = 0;
-                    glommio::executor().yield_now().await;
+                    crate::runtime::executor::yield_now().await;
                 }
             }
         }
@@ -379,7 +386,7 @@ impl Shard {
     async fn write(self: &Rc<Self>, partition: &Rc<Partition>) {
         partition.dirty.set(false);
         let moved = partition.write(wall_clock()).await;
-        if partition.wants_flush_now() {
+        if partition.wants_flush_now() || partition.rolled.take() {
             self.mark_flush(partition);
         }
         self.settle(moved);
@@ -407,9 +414,21 @@ impl Shard {
                 glommio::spawn_local(async move {
                     // What asks from here on wants the next round.
                     partition.wants_flush.set(false);
+                    let began = Instant::now();
+                    let counters = shard.counters();
                     let moved = match partition.log.flush().await {
-                        Ok(_) => partition.flushed(),
-                        Err(error) => partition.fail(&error),
+                        Ok(_) => {
+                            counters.log_flushes.inc();
+                            let took = u64::try_from(began.elapsed().as_micros());
+                            counters
+                                .log_flush_duration
+                                .record_us(took.unwrap_or(u64::MAX));
+                            partition.flushed()
+                        }
+                        Err(error) => {
+                            counters.log_flush_failures.inc();
+                            partition.fail(&error)
+                        }
                     };
                     if partition.wants_flush_now() && partition.log.failure().is_none() {
                         shard.mark_flush(&partition);
@@ -450,8 +469,14 @@ impl Shard {
             }
             while let Some(expired) = self.purgatory.expired(Instant::now()) {
                 match expired {
-                    Expired::Fetch(op) => self.complete_fetch(&op, true),
-                    Expired::Produce(op, slots) => op.expire(&slots),
+                    Expired::Fetch(op) => {
+                        self.counters().expired(PurgatoryKind::Fetch).inc();
+                        self.complete_fetch(&op, true);
+                    }
+                    Expired::Produce(op, slots) => {
+                        self.counters().expired(PurgatoryKind::Produce).inc();
+                        op.expire(&slots);
+                    }
                 }
             }
         }

@@ -476,6 +476,14 @@ fn encode(
     response: FetchResponse,
     records: Vec<Vec<LogSlice>>,
 ) -> Result<Outgoing, Close> {
+    call.count(response.error_code);
+    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    let mut bytes = 0;
+    for partition in partitions {
+        call.count(partition.error_code);
+        bytes += u64::from(partition.records_len.unwrap_or(0));
+    }
+    call.peer.shard().counters().fetched_bytes.add(bytes);
     let pieces = encode_fetch_response(call.version, call.correlation_id, &response)?;
     let mut outgoing = Outgoing::default();
     let mut records = records.into_iter();

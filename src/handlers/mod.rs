@@ -95,6 +95,17 @@ pub struct Call {
 }
 
 impl Call {
+    /// Counts an error code of the response; 0 is none.
+    pub fn count(&self, code: i16) {
+        if code != 0 {
+            let counters = self.peer.shard().counters();
+            counters.api(self.api.key).errors.inc();
+            if let Some(counter) = counters.error_code(code) {
+                counter.inc();
+            }
+        }
+    }
+
     /// The whole frame of a response of the crate's types.
     pub fn encode(
         &self,

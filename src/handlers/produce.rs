@@ -172,6 +172,8 @@ fn fill(response: &mut ProduceResponse, code: ErrorCode) {
 
 /// Encodes; or, with acks=0, says nothing, and closes the connection if something failed.
 fn finish(call: &Call, acks: i16, response: ProduceResponse) -> Result<Begun, Close> {
+    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions.for_each(|partition| call.count(partition.error_code));
     if acks == 0 {
         let failed = response
             .topics

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use futures_lite::future;
 use glommio::timer::Timer;
 
-use crate::base::counters::CloseReason;
+use crate::base::counters::{CloseReason, ShardCounters};
 use crate::base::log_limit::LogLimit;
 use crate::broker::event::Event;
 use crate::broker::messages::{Accepted, Reply};
@@ -43,6 +43,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A response that is due, in its place in the order.
 struct Due {
     response: Response,
+    api_key: i16,
+    arrived: Instant,
     /// The memory of the request's frame.
     units: Units,
 }
@@ -193,6 +195,7 @@ impl ConnectionHost {
         if shard.is_stopping() {
             queue.cut(CloseReason::Shutdown);
         }
+        let counters = self.handlers.shard.counters();
         let writer = glommio::spawn_local(write_loop(shard, queue.clone(), sender, control));
         let cut = async {
             queue.cut_event.wait().await;
@@ -201,12 +204,19 @@ impl ConnectionHost {
         let reason = future::or(self.read_loop(&peer, &queue, reader), cut).await;
         // What was begun is answered where somebody may read it.
         if !matches!(reason, CloseReason::Shutdown | CloseReason::Client) {
-            queue.due.borrow_mut().clear();
+            let dropped = std::mem::take(&mut *queue.due.borrow_mut());
+            for _ in dropped {
+                counters.requests_in_flight.dec();
+            }
             queue.abort_event.set();
         }
         queue.reader_done.set(true);
         queue.filled.set();
         let written = writer.await;
+        // What was due behind the response that failed.
+        for _ in queue.due.take() {
+            counters.requests_in_flight.dec();
+        }
         self.open.borrow_mut().remove(&number);
         written.unwrap_or(reason)
     }
@@ -235,8 +245,14 @@ impl ConnectionHost {
                     return reason;
                 }
             };
-            queue.last_active.set(Instant::now());
+            let arrived = Instant::now();
+            queue.last_active.set(arrived);
             counters.received_bytes.add(frame.bytes.len() as u64 + 4);
+            let api_key = match frame.bytes.first_chunk() {
+                Some(key) => i16::from_be_bytes(*key),
+                None => -1,
+            };
+            counters.api(api_key).requests.inc();
             let response = match handlers::begin(peer, frame.bytes).await {
                 Ok(Begun::Silent) => continue,
                 Ok(Begun::Done(outgoing)) => Response::Ready(outgoing),
@@ -247,8 +263,11 @@ impl ConnectionHost {
                     return reason;
                 }
             };
+            counters.requests_in_flight.inc();
             queue.due.borrow_mut().push_back(Due {
                 response,
+                api_key,
+                arrived,
                 units: frame.units,
             });
             queue.filled.set();
@@ -288,6 +307,7 @@ async fn write_loop(
 }
 
 async fn send_all(shard: &Shard, queue: &Queue, sender: &mut Sender) -> Option<CloseReason> {
+    let counters = shard.counters();
     loop {
         let next = queue.due.borrow_mut().pop_front();
         let Some(due) = next else {
@@ -297,7 +317,8 @@ async fn send_all(shard: &Shard, queue: &Queue, sender: &mut Sender) -> Option<C
             queue.filled.wait().await;
             continue;
         };
-        queue.sending_since.set(None);
+        let (api_key, arrived) = (due.api_key, due.arrived);
+        let _in_flight = InFlight(counters);
         let outgoing = match due.response {
             Response::Ready(outgoing) => outgoing,
             Response::Later(later) => match later.await {
@@ -313,11 +334,24 @@ async fn send_all(shard: &Shard, queue: &Queue, sender: &mut Sender) -> Option<C
             if sender.send(outgoing).await.is_err() {
                 return Some(CloseReason::Socket);
             }
-            shard.counters().sent_bytes.add(len);
+            counters.sent_bytes.add(len);
         }
         queue.sending_since.set(None);
-        queue.last_active.set(Instant::now());
+        let now = Instant::now();
+        queue.last_active.set(now);
+        let took = now.saturating_duration_since(arrived).as_micros();
+        let took = u64::try_from(took).unwrap_or(u64::MAX);
+        counters.api(api_key).duration.record_us(took);
         queue.drained.set();
+    }
+}
+
+/// Counts a request as in flight until it is dropped.
+struct InFlight<'a>(&'a ShardCounters);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.requests_in_flight.dec();
     }
 }
 
