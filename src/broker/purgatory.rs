@@ -119,6 +119,8 @@ pub struct TimerKey(Instant, u64);
 pub struct Purgatory {
     timers: RefCell<BTreeMap<TimerKey, Expired>>,
     fetches: RefCell<BTreeMap<(usize, u64), Rc<FetchOp>>>,
+    /// Fetches that read at this moment, and whether they were told to answer at once.
+    reading: RefCell<BTreeMap<(usize, u64), bool>>,
     next: Cell<u64>,
     /// Set when the earliest deadline became earlier.
     pub earlier: Event,
@@ -155,6 +157,23 @@ impl Purgatory {
     pub fn watch_produce(&self, op: &Rc<ProduceOp>, slots: Vec<u32>, deadline: Instant) {
         let key = self.insert(deadline, Expired::Produce(op.clone(), slots));
         op.timer.set(Some(key));
+    }
+
+    /// A fetch begins to read; until [`Self::end_read`] it can be told to answer at once.
+    pub fn begin_read(&self, from: usize, id: u64) {
+        self.reading.borrow_mut().insert((from, id), false);
+    }
+
+    /// A fetch has read. Returns whether it was told to answer at once.
+    pub fn end_read(&self, from: usize, id: u64) -> bool {
+        self.reading.borrow_mut().remove(&(from, id)) == Some(true)
+    }
+
+    /// Tells a fetch that is reading to answer at once.
+    pub fn hurry(&self, from: usize, id: u64) {
+        if let Some(hurried) = self.reading.borrow_mut().get_mut(&(from, id)) {
+            *hurried = true;
+        }
     }
 
     /// The waiting fetch that `from` posted under `id`.

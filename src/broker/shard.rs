@@ -202,9 +202,7 @@ impl Shard {
                 spawn(self.clone().fetch(from, Rc::new(fetch), reply));
             }
             Request::FetchNow(id) => {
-                if let Some(op) = self.purgatory.named(from, id) {
-                    self.complete_fetch(&op, true);
-                }
+                self.hurry_fetch(from, id);
                 reply.send(Reply::Done);
             }
             Request::ListOffsets(asks) => {
@@ -482,6 +480,14 @@ impl Shard {
         }
     }
 
+    /// Has a fetch of this shard answered at once, wherever it is.
+    pub fn hurry_fetch(self: &Rc<Self>, from: usize, id: u64) {
+        match self.purgatory.named(from, id) {
+            Some(op) => self.complete_fetch(&op, true),
+            None => self.purgatory.hurry(from, id),
+        }
+    }
+
     /// Answers a waiting fetch if it has enough by now, or in any case if `at_once`.
     fn complete_fetch(self: &Rc<Self>, op: &Rc<FetchOp>, at_once: bool) {
         let Some(reply) = op.take_reply() else { return };
@@ -502,6 +508,7 @@ impl Shard {
         let mut left = fetch.max_bytes;
         let mut bytes = 0u64;
         let mut answer_now = fetch.deadline.is_none_or(|d| d <= Instant::now());
+        self.purgatory.begin_read(from, fetch.id);
         for item in &fetch.partitions {
             let result = match self.partition(item.partition) {
                 None => Err(PartitionError::Unknown),
@@ -529,7 +536,8 @@ impl Shard {
             let slot = item.slot;
             answers.push(Answer { slot, result });
         }
-        if answer_now || bytes >= u64::from(fetch.min_bytes) || self.stopping.get() {
+        answer_now |= self.purgatory.end_read(from, fetch.id) || self.stopping.get();
+        if answer_now || bytes >= u64::from(fetch.min_bytes) {
             reply.send(Reply::Fetch(answers));
             return;
         }

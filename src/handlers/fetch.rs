@@ -260,7 +260,7 @@ impl Fetching {
                 None => false,
             });
             if bytes >= min_bytes || over || failed || self.parts.len() < 2 {
-                return Ok(self.slots);
+                return Ok(std::mem::take(&mut self.slots));
             }
             self.id = self.shard.fetch_id();
             self.ask(min_bytes - bytes).await?;
@@ -309,6 +309,25 @@ impl Fetching {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Fetching {
+    /// Who gives up, because its client has gone, leaves nothing waiting until a deadline that the client
+    /// chose.
+    fn drop(&mut self) {
+        for part in self.parts.iter().filter(|part| part.pending.is_some()) {
+            let (shard, owner, id) = (self.shard.clone(), part.shard, self.id);
+            if owner == shard.id {
+                shard.hurry_fetch(owner.index(), id);
+            } else {
+                glommio::spawn_local(async move {
+                    // A shard that is gone waits for nothing.
+                    let _ = shard.post(owner, Request::FetchNow(id)).await;
+                })
+                .detach();
+            }
+        }
     }
 }
 

@@ -202,8 +202,8 @@ impl ConnectionHost {
             queue.cut.get().unwrap_or(CloseReason::Shutdown)
         };
         let reason = future::or(self.read_loop(&peer, &queue, reader), cut).await;
-        // What was begun is answered where somebody may read it.
-        if !matches!(reason, CloseReason::Shutdown | CloseReason::Client) {
+        // Only a node that stops answers what was begun; a client that has gone reads nothing more.
+        if reason != CloseReason::Shutdown {
             let dropped = std::mem::take(&mut *queue.due.borrow_mut());
             for _ in dropped {
                 counters.requests_in_flight.dec();
