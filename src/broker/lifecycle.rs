@@ -4,6 +4,8 @@
 //! order of the metadata log. Work that a partition's disk refuses takes that partition offline, never
 //! the shard.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,12 +16,12 @@ use glommio::timer::Timer;
 use crate::base::settings::{LogSettings, NodeSettings};
 use crate::base::{Offset, PartitionIndex, TopicPartition};
 use crate::broker::messages::Checkpoint;
-use crate::broker::offload::ShardLog;
+use crate::broker::offload::{Points, ShardLog};
 use crate::broker::partition::Partition;
 use crate::broker::shard::{Shard, spawn, wall_clock};
-use crate::metadata::{ConfigResource, Delta, Image, PartitionImage, TopicImage};
+use crate::metadata::{ConfigResource, Delta, Image, TopicImage};
 use crate::replication::LeaderState;
-use crate::storage::{Log, LogError, OpenOptions, OpenReport, names};
+use crate::storage::{Disk, Log, LogError, OpenOptions, OpenReport, names};
 
 /// How a shard's partitions came up.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +30,13 @@ pub struct OpenSummary {
     /// Partitions that had to be scanned after an unclean stop.
     pub recovered: usize,
     pub offline: usize,
+}
+
+/// A partition whose log could not be opened. What the checkpoints say of it is kept.
+pub(crate) struct Offline {
+    topic: Arc<str>,
+    directory: usize,
+    points: Points,
 }
 
 impl Shard {
@@ -73,11 +82,24 @@ impl Shard {
             return None;
         }
         let settings = topic_settings(&self.settings(), image, &topic.name);
-        let opened = self.open_log(topic, partition, key, settings.clone()).await;
-        let (directory, log, report, high_watermark) = match opened {
+        let name = names::folder_name(&topic.name, key.partition);
+        let (directory, exists) = self.directories.place(&name, partition);
+        let points = self.directories.all()[directory].points(&name);
+        let opened = self
+            .open_log(topic, key, directory, exists, points, settings.clone())
+            .await;
+        let (log, report) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 summary.offline += 1;
+                self.offline().insert(
+                    key,
+                    Offline {
+                        topic: topic.name.clone(),
+                        directory,
+                        points,
+                    },
+                );
                 tracing::error!(
                     topic = %topic.name,
                     partition = key.partition.0,
@@ -96,7 +118,7 @@ impl Shard {
             &partition.replicas,
             &partition.isr,
             end,
-            high_watermark.unwrap_or(end),
+            points.high_watermark.unwrap_or(end),
             wall_clock(),
         );
         Some(Rc::new(Partition::new(
@@ -112,15 +134,15 @@ impl Shard {
     async fn open_log(
         &self,
         topic: &TopicImage,
-        partition: &PartitionImage,
         key: TopicPartition,
+        directory: usize,
+        exists: bool,
+        points: Points,
         settings: Arc<LogSettings>,
-    ) -> Result<(usize, Rc<ShardLog>, OpenReport, Option<Offset>), LogError> {
+    ) -> Result<(Rc<ShardLog>, OpenReport), LogError> {
         let name = names::folder_name(&topic.name, key.partition);
-        let (index, exists) = self.directories.place(&name, partition);
-        let directory = &self.directories.all()[index];
+        let directory = &self.directories.all()[directory];
         let path: Arc<Path> = directory.path.join(&name).into();
-        let points = directory.points(&name);
         let options = OpenOptions {
             is_clean: directory.clean,
             recovery_point: points.recovery_point.unwrap_or(Offset(0)),
@@ -133,7 +155,7 @@ impl Shard {
         let disk = self.directories.disk();
         if !exists {
             let log = Log::create(disk, path, settings, topic.id, Offset(0), options).await?;
-            return Ok((index, Rc::new(log), OpenReport::default(), None));
+            return Ok((Rc::new(log), OpenReport::default()));
         }
         let (log, report) = Log::open(disk, path, settings, options).await?;
         if let Some(damage) = &report.damage {
@@ -146,7 +168,7 @@ impl Shard {
                 damage.kept
             );
         }
-        Ok((index, Rc::new(log), report, points.high_watermark))
+        Ok((Rc::new(log), report))
     }
 
     /// Makes this shard serve `image`.
@@ -218,16 +240,15 @@ impl Shard {
     /// `file.delete.delay.ms`.
     async fn delete(self: &Rc<Self>, key: TopicPartition) {
         let Some(partition) = self.remove_partition(key) else {
+            self.delete_offline(key).await;
             return;
         };
         let moved = partition.close();
         self.settle(moved);
-        let unique = uuid::Uuid::new_v4().as_u128();
-        let name = names::deleted_folder_name(&partition.topic, key.partition, unique);
         let Some(parent) = partition.log.dir().parent().map(PathBuf::from) else {
             return;
         };
-        let to = parent.join(name);
+        let to = parent.join(deleted_name(&partition.topic, key));
         if let Err(error) = partition.log.rename_deleted(&to).await {
             tracing::error!(
                 topic = %partition.topic,
@@ -244,8 +265,40 @@ impl Shard {
         });
     }
 
-    /// What a checkpoint holds of this shard's partitions.
+    /// As [`Self::delete`], where the log could not be opened: its folder must not be in the way of a new
+    /// topic of the same name.
+    async fn delete_offline(&self, key: TopicPartition) {
+        let Some(offline) = self.offline().remove(&key) else {
+            return;
+        };
+        let parent = &self.directories.all()[offline.directory].path;
+        let from = parent.join(names::folder_name(&offline.topic, key.partition));
+        let to = parent.join(deleted_name(&offline.topic, key));
+        match self.directories.disk().rename(&from, &to).await {
+            Ok(()) => self.directories.remove_folder(&to).await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::error!(
+                topic = %offline.topic,
+                partition = key.partition.0,
+                "folder of a deleted partition cannot be renamed: {error}"
+            ),
+        }
+    }
+
+    /// What a checkpoint holds of this shard's partitions. Of those that could not be opened, what it held
+    /// before: a later start may open them.
     pub fn checkpoints(&self) -> Vec<Checkpoint> {
+        let offline = self.offline();
+        let offline = offline.iter().map(|(key, offline)| Checkpoint {
+            directory: offline.directory,
+            topic: offline.topic.clone(),
+            partition: key.partition,
+            recovery_point: offline.points.recovery_point.unwrap_or(Offset(0)),
+            log_start_offset: offline.points.log_start_offset.unwrap_or(Offset(0)),
+            high_watermark: offline.points.high_watermark.unwrap_or(Offset(0)),
+            log_end_offset: Offset(0),
+            size_bytes: 0,
+        });
         self.all_partitions()
             .iter()
             .map(|partition| Checkpoint {
@@ -258,19 +311,21 @@ impl Shard {
                 log_end_offset: partition.log.log_end_offset(),
                 size_bytes: partition.log.size_bytes(),
             })
+            .chain(offline)
             .collect()
     }
 
-    /// Writes and flushes everything and closes the logs. Returns whether all of them closed cleanly.
-    pub(crate) async fn close_partitions(self: &Rc<Self>) -> bool {
-        let mut clean = true;
+    /// Writes and flushes everything and closes the logs. Returns the directories with a log that did not
+    /// close cleanly, or was not open.
+    pub(crate) async fn close_partitions(self: &Rc<Self>) -> BTreeSet<usize> {
+        let mut unclean: BTreeSet<usize> = self.offline().values().map(|o| o.directory).collect();
         for partition in self.all_partitions() {
             if partition.log.failure().is_some() {
-                clean = false;
+                unclean.insert(partition.directory);
                 continue;
             }
             if let Err(error) = partition.log.close(wall_clock()).await {
-                clean = false;
+                unclean.insert(partition.directory);
                 tracing::error!(
                     topic = %partition.topic,
                     partition = partition.key.partition.0,
@@ -279,8 +334,12 @@ impl Shard {
             }
             crate::runtime::executor::yield_now().await;
         }
-        clean
+        unclean
     }
+}
+
+fn deleted_name(topic: &str, key: TopicPartition) -> String {
+    names::deleted_folder_name(topic, key.partition, uuid::Uuid::new_v4().as_u128())
 }
 
 /// The settings of a topic: its own, else the node's. What is stored was checked when it was set; if a

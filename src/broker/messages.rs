@@ -3,6 +3,7 @@
 //! Partitions are named by topic id; `slot` is the asker's own number for the item, handed back with
 //! its result, so that answers of several shards merge without a table.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -65,8 +66,8 @@ pub enum Reply {
     Opened(OpenSummary),
     Checkpoints(Vec<Checkpoint>),
     Stopped {
-        /// Every log was closed cleanly.
-        clean: bool,
+        /// Directories in which a log could not be closed cleanly, by their index in `log.dirs`.
+        unclean: BTreeSet<usize>,
         checkpoints: Vec<Checkpoint>,
     },
     Control(ControlReply),

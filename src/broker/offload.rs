@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::base::Offset;
 use crate::metadata::{DirectoryId, PartitionImage};
@@ -69,6 +70,8 @@ pub struct Directory {
     pub points: HashMap<String, Points>,
     /// Bytes that the directory's logs may have allocated ahead.
     pub allocation: Arc<AllocationBudget>,
+    /// Partitions that lie here.
+    pub partitions: AtomicUsize,
 }
 
 impl Directory {
@@ -115,17 +118,20 @@ impl Directories {
     }
 
     /// The directory a partition lies in, and true; or the one it is to be made in: where the metadata
-    /// says, else the first.
+    /// says, else the one with the fewest partitions, as in Kafka.
     pub fn place(&self, folder: &str, partition: &PartitionImage) -> (usize, bool) {
-        let found = self.all.iter().position(|d| d.path.join(folder).is_dir());
-        let assigned = || {
-            let id = partition.directories.first()?;
-            self.all.iter().position(|d| d.id == *id)
-        };
-        match found {
-            Some(index) => (index, true),
-            None => (assigned().unwrap_or(0), false),
+        if let Some(found) = self.all.iter().position(|d| d.path.join(folder).is_dir()) {
+            return (found, true);
         }
+        let assigned = partition.directories.first();
+        let assigned = assigned.and_then(|id| self.all.iter().position(|d| d.id == *id));
+        let emptiest = || {
+            let count = |index: &usize| self.all[*index].partitions.load(Ordering::Relaxed);
+            (0..self.all.len()).min_by_key(count).unwrap_or(0)
+        };
+        let place = assigned.unwrap_or_else(emptiest);
+        self.all[place].partitions.fetch_add(1, Ordering::Relaxed);
+        (place, false)
     }
 
     /// Total and free space of the file system of `path`.
@@ -140,6 +146,12 @@ impl Directories {
 
     /// Removes what is left of a deleted partition.
     pub async fn remove_folder(&self, folder: &Path) {
+        let parent = folder.parent();
+        if let Some(directory) = self.all.iter().find(|d| Some(&*d.path) == parent) {
+            let fewer = |count: usize| Some(count.saturating_sub(1));
+            let order = Ordering::Relaxed;
+            let _ = directory.partitions.fetch_update(order, order, fewer);
+        }
         if let Err(error) = self.disk.remove_dir_all(folder).await
             && error.kind() != io::ErrorKind::NotFound
         {

@@ -5,7 +5,7 @@
 //! turn; the flusher keeps one fsync in flight and puts all that arrived meanwhile into the next; the
 //! timer completes what has waited to its deadline; the keeper does retention, rolls, checkpoints.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::base::settings::NodeSettings;
 use crate::base::{BrokerId, ShardId, Timestamp, TopicPartition};
 use crate::broker::error::PartitionError;
 use crate::broker::event::Event;
+use crate::broker::lifecycle::Offline;
 use crate::broker::messages::{
     Answer, Fetch, Fetched, Item, PartitionSize, Produce, Reply, Request,
 };
@@ -46,6 +47,8 @@ pub struct Shard {
     image: RefCell<Arc<Image>>,
     settings: RefCell<Arc<NodeSettings>>,
     partitions: RefCell<HashMap<TopicPartition, Rc<Partition>>>,
+    /// Partitions of this shard whose logs could not be opened.
+    offline: RefCell<HashMap<TopicPartition, Offline>>,
     dirty: RefCell<Vec<Rc<Partition>>>,
     dirty_event: Event,
     to_flush: RefCell<Vec<Rc<Partition>>>,
@@ -84,6 +87,7 @@ impl Shard {
             image: RefCell::new(image),
             settings: RefCell::new(settings),
             partitions: RefCell::default(),
+            offline: RefCell::default(),
             dirty: RefCell::default(),
             dirty_event: Event::default(),
             to_flush: RefCell::default(),
@@ -137,6 +141,15 @@ impl Shard {
         self.partitions.borrow().get(&key).cloned()
     }
 
+    /// The partition, or why this shard does not serve it.
+    pub fn find(&self, key: TopicPartition) -> Result<Rc<Partition>, PartitionError> {
+        match self.partition(key) {
+            Some(partition) => Ok(partition),
+            None if self.offline.borrow().contains_key(&key) => Err(PartitionError::Storage),
+            None => Err(PartitionError::Unknown),
+        }
+    }
+
     /// All partitions that this shard serves.
     pub fn all_partitions(&self) -> Vec<Rc<Partition>> {
         self.partitions.borrow().values().cloned().collect()
@@ -160,6 +173,11 @@ impl Shard {
 
     pub(crate) fn remove_partition(&self, key: TopicPartition) -> Option<Rc<Partition>> {
         self.partitions.borrow_mut().remove(&key)
+    }
+
+    /// Partitions whose logs could not be opened.
+    pub(crate) fn offline(&self) -> RefMut<'_, HashMap<TopicPartition, Offline>> {
+        self.offline.borrow_mut()
     }
 
     /// The shard that owns a partition.
@@ -210,8 +228,8 @@ impl Shard {
                 spawn(async move {
                     let mut answers = Vec::with_capacity(asks.len());
                     for ask in asks {
-                        let result = match shard.partition(ask.partition) {
-                            Some(partition) => {
+                        let result = match shard.find(ask.partition) {
+                            Ok(partition) => {
                                 partition
                                     .list_offset(
                                         ask.timestamp,
@@ -220,7 +238,7 @@ impl Shard {
                                     )
                                     .await
                             }
-                            None => Err(PartitionError::Unknown),
+                            Err(error) => Err(error),
                         };
                         let slot = ask.slot;
                         answers.push(Answer { slot, result });
@@ -286,10 +304,7 @@ impl Shard {
         asks.iter()
             .map(|ask| {
                 let (slot, key) = name(ask);
-                let result = match self.partition(key) {
-                    Some(partition) => answer(&partition, ask),
-                    None => Err(PartitionError::Unknown),
-                };
+                let result = self.find(key).and_then(|partition| answer(&partition, ask));
                 Answer { slot, result }
             })
             .collect()
@@ -321,9 +336,12 @@ impl Shard {
                 op.answer(slot, Err(PartitionError::Stopping));
                 continue;
             }
-            let Some(partition) = self.partition(item.partition) else {
-                op.answer(slot, Err(PartitionError::Unknown));
-                continue;
+            let partition = match self.find(item.partition) {
+                Ok(partition) => partition,
+                Err(error) => {
+                    op.answer(slot, Err(error));
+                    continue;
+                }
             };
             let bytes = item.ask.len() as u64;
             match partition.append(item.ask, produce.acks, now, &mut scratch) {
@@ -510,9 +528,9 @@ impl Shard {
         let mut answer_now = fetch.deadline.is_none_or(|d| d <= Instant::now());
         self.purgatory.begin_read(from, fetch.id);
         for item in &fetch.partitions {
-            let result = match self.partition(item.partition) {
-                None => Err(PartitionError::Unknown),
-                Some(partition) => {
+            let result = match self.find(item.partition) {
+                Err(error) => Err(error),
+                Ok(partition) => {
                     let result = partition
                         .fetch(
                             item.ask,
@@ -564,11 +582,11 @@ impl Shard {
         }
     }
 
-    /// Writes and flushes all there is, and closes the logs. What is answered tells whether cleanly.
+    /// Writes and flushes all there is, and closes the logs. What is answered tells where not cleanly.
     pub async fn finish_stop(self: &Rc<Self>) -> Reply {
-        let clean = self.close_partitions().await;
+        let unclean = self.close_partitions().await;
         Reply::Stopped {
-            clean,
+            unclean,
             checkpoints: self.checkpoints(),
         }
     }

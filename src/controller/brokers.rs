@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::Outcome;
-use super::placement::new_partition;
 use super::topic_name::check_topic_name;
-use crate::base::{BrokerId, ProducerId, TopicId};
-use crate::metadata::{BrokerRegistration, DirectoryId, Endpoint, Image, MetadataRecord};
+use crate::base::{BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicId};
+use crate::metadata::{
+    BrokerRegistration, ConfigResource, DirectoryId, Endpoint, Image, MetadataRecord,
+    PartitionRegistration,
+};
 
 /// Producer ids in a block, as in Kafka (KIP-730).
 pub const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
@@ -96,9 +98,10 @@ pub fn allocate_producer_ids(image: &Image) -> Outcome<ProducerIdBlock> {
 pub struct FoundTopic {
     pub name: String,
     pub topic_id: TopicId,
-    /// One more than the highest partition number found. Numbers without a folder get empty logs, as a
-    /// partition without a folder does in Kafka.
-    pub partitions: usize,
+    /// The last leader epoch in the log of each partition, from 0 to the highest number found; none where
+    /// the log has none. Numbers without a folder get empty logs, as a partition without a folder does in
+    /// Kafka.
+    pub last_epochs: Vec<Option<LeaderEpoch>>,
 }
 
 /// Why a topic that was found is not adopted.
@@ -120,12 +123,22 @@ pub enum AdoptError {
     },
 }
 
-/// Makes topics that were found on `broker`'s disks its own, with the ids they have. Topics that are
-/// known, with as many partitions, change nothing; the response lists those that contradict.
+/// What an adopted topic is set to: its own settings are not known, so nothing of it may be deleted.
+const KEEP_EVERYTHING: [(&str, &str); 2] = [("retention.ms", "-1"), ("retention.bytes", "-1")];
+
+/// Makes topics that were found on `broker`'s disks its own, with the ids they have, and sets them to keep
+/// everything. Topics that are known, with as many partitions, change nothing; the response lists those
+/// that contradict.
+///
+/// - `broker` need not be registered yet: it leads what it holds, in an epoch of its own after those in the
+///   logs.
+/// - Producer ids are handed out from `first_producer_id` on: the logs remember producers with ids of
+///   another controller, and a new producer with one of those would have its records taken for repetitions.
 pub fn adopt_topics(
     image: &Image,
     broker: BrokerId,
     found: &[FoundTopic],
+    first_producer_id: ProducerId,
 ) -> Outcome<Vec<AdoptError>> {
     let mut records = Vec::new();
     let mut errors = Vec::new();
@@ -167,6 +180,13 @@ pub fn adopt_topics(
                 name: topic.name.clone(),
                 topic_id: topic.topic_id,
             });
+            for (key, value) in KEEP_EVERYTHING {
+                records.push(MetadataRecord::Config {
+                    resource: ConfigResource::Topic(topic.name.clone()),
+                    key: key.to_owned(),
+                    value: Some(value.to_owned()),
+                });
+            }
         } else if new_names.contains_key(topic.name.as_str()) {
             continue;
         }
@@ -175,14 +195,23 @@ pub fn adopt_topics(
         let has = image
             .topic(topic.topic_id)
             .map_or(0, |t| t.partitions.len());
-        for partition in has..topic.partitions {
-            records.push(new_partition(
-                image,
-                topic.topic_id,
-                partition,
-                vec![broker],
-            ));
+        for (index, last_epoch) in topic.last_epochs.iter().enumerate().skip(has) {
+            records.push(MetadataRecord::Partition(PartitionRegistration {
+                topic_id: topic.topic_id,
+                partition: PartitionIndex(i32::try_from(index).unwrap_or(i32::MAX)),
+                replicas: vec![broker],
+                isr: vec![broker],
+                leader: Some(broker),
+                leader_epoch: LeaderEpoch(last_epoch.map_or(0, |e| e.0.saturating_add(1))),
+                partition_epoch: 0,
+                directories: Vec::new(),
+            }));
         }
+    }
+    if !records.is_empty() && image.next_producer_id() < first_producer_id {
+        records.push(MetadataRecord::ProducerIds {
+            next_producer_id: first_producer_id,
+        });
     }
     Outcome {
         records,

@@ -23,7 +23,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::*;
-use crate::base::{BrokerId, PartitionIndex, TopicId};
+use crate::base::{BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicId};
 use crate::metadata::{
     BrokerRegistration, ConfigResource, Configs, Image, LeaderChange, MetadataRecord,
     PartitionChange,
@@ -251,10 +251,16 @@ impl World {
                     .map(|words| FoundTopic {
                         name: words[0].to_owned(),
                         topic_id: TopicId(words[1].parse().unwrap()),
-                        partitions: words[2].parse().unwrap(),
+                        last_epochs: vec![
+                            words
+                                .get(3)
+                                .map(|epoch| LeaderEpoch(epoch.parse().unwrap()));
+                            words[2].parse().unwrap()
+                        ],
                     })
                     .collect();
-                let errors = self.commit(adopt_topics(&self.image, BrokerId(1), &found));
+                let first = ProducerId(1_000_000);
+                let errors = self.commit(adopt_topics(&self.image, BrokerId(1), &found, first));
                 match errors.first() {
                     None => "ok".to_owned(),
                     Some(error) => error.to_string(),

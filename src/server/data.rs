@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::base::{Offset, PartitionIndex, TopicId};
+use crate::base::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 use crate::broker::messages::Checkpoint;
 use crate::broker::offload::{Directory, Points};
 use crate::controller::FoundTopic;
@@ -15,15 +15,13 @@ use crate::server::data_dir::{DataDir, DataDirs};
 use crate::storage::AllocationBudget;
 use crate::storage::checkpoint::{
     LOG_START_OFFSET_CHECKPOINT, Offsets, RECOVERY_POINT_CHECKPOINT, REPLICATION_OFFSET_CHECKPOINT,
-    decode_offsets, decode_partition_metadata, encode_offsets,
+    decode_offsets, decode_partition_metadata, encode_offsets, encode_partition_metadata,
 };
-use crate::storage::names::{self, Folder};
+use crate::storage::epoch_cache::{EpochCache, LEADER_EPOCH_CHECKPOINT};
+use crate::storage::names::{self, Folder, PARTITION_METADATA};
 
 /// Bytes that the logs of one directory may have allocated ahead of what is written.
 const ALLOCATED_AHEAD_BYTES: u64 = 4 << 30;
-
-/// A `partition.metadata` is two short lines.
-const PARTITION_METADATA: &str = "partition.metadata";
 
 /// A partition's folder.
 #[derive(Debug)]
@@ -32,7 +30,8 @@ struct FoundPartition {
     folder: String,
     topic: String,
     partition: PartitionIndex,
-    /// From `partition.metadata`; none if there is no such file, as before Kafka 2.8.
+    /// From `partition.metadata`; none if there is no such file, as before Kafka 2.8, or nothing in it, as
+    /// after a power cut.
     topic_id: Option<TopicId>,
 }
 
@@ -47,8 +46,9 @@ pub fn scan(dirs: &DataDirs) -> io::Result<Found> {
     let mut directories = Vec::new();
     let mut partitions = Vec::new();
     for (directory, dir) in dirs.data().iter().enumerate() {
-        for entry in fs::read_dir(&dir.path)? {
-            let entry = entry?;
+        let mut here = 0;
+        for entry in fs::read_dir(&dir.path).map_err(|e| named(&dir.path, e))? {
+            let entry = entry.map_err(|e| named(&dir.path, e))?;
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
@@ -56,13 +56,18 @@ pub fn scan(dirs: &DataDirs) -> io::Result<Found> {
                 continue;
             }
             match names::parse_folder(&name) {
-                Folder::Partition { topic, partition } => partitions.push(FoundPartition {
-                    directory,
-                    topic_id: topic_id(&entry.path())?,
-                    folder: name,
-                    topic,
-                    partition,
-                }),
+                Folder::Partition { topic, partition } => {
+                    here += 1;
+                    partitions.push(FoundPartition {
+                        directory,
+                        topic_id: topic_id(&entry.path())?,
+                        folder: name,
+                        topic,
+                        partition,
+                    });
+                }
+                // What another broker deleted is not ours to remove.
+                Folder::Deleted if !names::is_ours(&name) => {}
                 Folder::Deleted => {
                     if let Err(error) = fs::remove_dir_all(entry.path()) {
                         tracing::warn!("{} cannot be removed: {error}", entry.path().display());
@@ -76,6 +81,7 @@ pub fn scan(dirs: &DataDirs) -> io::Result<Found> {
             id: crate::metadata::DirectoryId(dir.directory_id.0),
             clean: dir.clean_stop.is_some(),
             points: points(&dir.path),
+            partitions: here.into(),
             allocation: Arc::new(AllocationBudget::new(ALLOCATED_AHEAD_BYTES)),
         });
     }
@@ -87,14 +93,26 @@ pub fn scan(dirs: &DataDirs) -> io::Result<Found> {
 
 fn topic_id(folder: &Path) -> io::Result<Option<TopicId>> {
     let path = folder.join(PARTITION_METADATA);
-    match fs::read(&path) {
-        Ok(bytes) => decode_partition_metadata(&bytes).map_err(|error| {
-            let text = format!("{}: {error}", path.display());
-            io::Error::new(io::ErrorKind::InvalidData, text)
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(named(&path, error)),
+    };
+    Ok(decode_partition_metadata(&bytes).unwrap_or_else(|error| {
+        tracing::warn!("{} is left aside: {error}", path.display());
+        None
+    }))
+}
+
+/// The error with the path that it is about.
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// The last leader epoch that a log has records of.
+fn last_epoch(folder: &Path) -> Option<LeaderEpoch> {
+    let bytes = fs::read(folder.join(LEADER_EPOCH_CHECKPOINT)).ok()?;
+    EpochCache::decode(&bytes).ok()?.latest_epoch()
 }
 
 /// What the checkpoint files say, by folder name. One that cannot be read is as if it were not there:
@@ -131,42 +149,56 @@ fn offsets(path: &Path) -> Offsets {
 
 impl Found {
     /// The topics that lie in the directories, for a node that has no metadata of its own yet: another
-    /// broker wrote them. Folders without a topic id are left alone, with a line each.
+    /// broker wrote them. Folders without a topic id are no topic's, with a line each.
     pub fn topics(&self) -> Vec<FoundTopic> {
-        let mut topics: BTreeMap<(&str, TopicId), usize> = BTreeMap::new();
+        let mut topics: BTreeMap<(&str, TopicId), Vec<Option<LeaderEpoch>>> = BTreeMap::new();
         for found in &self.partitions {
             let Some(topic_id) = found.topic_id else {
-                tracing::warn!("{} has no topic id and is left alone", found.folder);
+                tracing::warn!("{} has no topic id", found.folder);
                 continue;
             };
-            let count = usize::try_from(found.partition.0).map_or(0, |index| index + 1);
-            let most = topics.entry((&found.topic, topic_id)).or_default();
-            *most = count.max(*most);
+            let Ok(index) = usize::try_from(found.partition.0) else {
+                continue;
+            };
+            let epochs = topics.entry((&found.topic, topic_id)).or_default();
+            if epochs.len() <= index {
+                epochs.resize(index + 1, None);
+            }
+            epochs[index] = self
+                .directories
+                .get(found.directory)
+                .and_then(|dir| last_epoch(&dir.path.join(&found.folder)));
         }
         topics
             .into_iter()
-            .map(|((name, topic_id), partitions)| FoundTopic {
+            .map(|((name, topic_id), last_epochs)| FoundTopic {
                 name: name.to_owned(),
                 topic_id,
-                partitions,
+                last_epochs,
             })
             .collect()
     }
 
     /// Moves folders aside that the metadata knows nothing of, or under another topic id: the topic was
-    /// deleted while the folder was not reached. Nothing is removed.
+    /// deleted while the folder was not reached. Nothing is removed. A folder that lost its topic id in a
+    /// power cut gets it again.
     pub fn set_strays_aside(&self, image: &Image) -> io::Result<()> {
         for found in &self.partitions {
-            let known = image.topic_by_name(&found.topic).is_some_and(|topic| {
-                topic.partition(found.partition).is_some()
-                    && found.topic_id.is_none_or(|id| id == topic.id)
-            });
-            if known {
-                continue;
-            }
             let Some(directory) = self.directories.get(found.directory) else {
                 continue;
             };
+            let known = image.topic_by_name(&found.topic).filter(|topic| {
+                topic.partition(found.partition).is_some()
+                    && found.topic_id.is_none_or(|id| id == topic.id)
+            });
+            if let Some(topic) = known {
+                if found.topic_id.is_none() {
+                    let text = encode_partition_metadata(topic.id);
+                    let folder = directory.path.join(&found.folder);
+                    crate::server::data_dir::write_atomically(&folder, PARTITION_METADATA, &text)?;
+                }
+                continue;
+            }
             let unique = uuid::Uuid::new_v4().simple();
             let stray = format!("{}.{unique}-stray", found.folder);
             tracing::warn!(
@@ -182,22 +214,26 @@ impl Found {
     }
 }
 
-/// Writes the checkpoint files of every directory.
-pub fn write_checkpoints(dirs: &[DataDir], checkpoints: &[Checkpoint]) -> io::Result<()> {
-    for (index, dir) in dirs.iter().enumerate() {
-        let write = |file: &str, of: fn(&Checkpoint) -> Option<Offset>| {
-            let entries = checkpoints
-                .iter()
-                .filter(|c| c.directory == index)
-                .filter_map(|c| Some((&*c.topic, c.partition, of(c)?)));
-            crate::server::data_dir::write_atomically(&dir.path, file, &encode_offsets(entries))
-        };
-        write(RECOVERY_POINT_CHECKPOINT, |c| Some(c.recovery_point))?;
-        // A log that starts at its first segment's start needs no line.
-        write(LOG_START_OFFSET_CHECKPOINT, |c| {
-            (c.log_start_offset > Offset(0)).then_some(c.log_start_offset)
-        })?;
-        write(REPLICATION_OFFSET_CHECKPOINT, |c| Some(c.high_watermark))?;
+/// Writes the checkpoint files of a directory; `checkpoints` are those of its partitions.
+pub fn write_checkpoints(dir: &DataDir, checkpoints: &[&Checkpoint]) -> io::Result<()> {
+    let write = |file: &str, of: fn(&Checkpoint) -> Option<Offset>| {
+        let entries = checkpoints
+            .iter()
+            .filter_map(|c| Some((&*c.topic, c.partition, of(c)?)));
+        write_if_other(&dir.path, file, &encode_offsets(entries))
+    };
+    write(RECOVERY_POINT_CHECKPOINT, |c| Some(c.recovery_point))?;
+    // A log that starts at its first segment's start needs no line.
+    write(LOG_START_OFFSET_CHECKPOINT, |c| {
+        (c.log_start_offset > Offset(0)).then_some(c.log_start_offset)
+    })?;
+    write(REPLICATION_OFFSET_CHECKPOINT, |c| Some(c.high_watermark))
+}
+
+/// An idle node must not wake its disk every few seconds.
+fn write_if_other(dir: &Path, file: &str, content: &[u8]) -> io::Result<()> {
+    if fs::read(dir.join(file)).is_ok_and(|before| before == content) {
+        return Ok(());
     }
-    Ok(())
+    crate::server::data_dir::write_atomically(dir, file, content)
 }

@@ -2,9 +2,11 @@
 //!
 //! # The start, in this order
 //! 1. The listeners are bound: nothing is touched on disk if a port is taken.
-//! 2. The marks of a clean stop are taken away; the metadata is opened; the broker registers.
-//! 3. The data directories are looked through. A node without metadata of its own takes over what
-//!    another broker left there; afterwards, folders of unknown topics are set aside.
+//! 2. The marks of a clean stop are taken away; the metadata is opened; the data directories are looked
+//!    through.
+//! 3. A node without metadata of its own takes over what another broker left there. Only then does it
+//!    register, which makes the metadata its own: a crash in between must not turn what it was about to
+//!    take over into strays. Afterwards folders of unknown topics are set aside.
 //! 4. The shards start and open their partitions. When all are open, connections are accepted.
 //!
 //! # The stop
@@ -12,7 +14,7 @@
 //! checkpoints are written, and last the mark of a clean stop, where every log of a node closed
 //! cleanly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
@@ -22,13 +24,14 @@ use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
 
-use crate::base::BrokerId;
 use crate::base::counters::ShardCounters;
 use crate::base::listeners::{HostPort, Listener};
 use crate::base::settings::NodeSettings;
+use crate::base::{BrokerId, ProducerId};
 use crate::broker::config_rules::TableRules;
 use crate::broker::control::{ControlHost, controller_settings};
 use crate::broker::messages::{Checkpoint, Reply, Request};
+use crate::broker::shard::wall_clock;
 use crate::controller::BrokerStart;
 use crate::controller::quorum::{ControllerService, Quorum};
 use crate::metadata::{DirectoryId, Endpoint as Advertised};
@@ -43,6 +46,9 @@ use crate::transport::Bound;
 /// Requests of one endpoint that may await answers. Each connection of the node is one of the first
 /// shard's, and each waiting fetch that crosses shards one of its own shard's.
 const OUTSTANDING_MAX: u32 = 1 << 20;
+
+/// 2^20 producer ids for each second between two times that directories are taken over.
+const PRODUCER_IDS_PER_SECOND_LOG2: u32 = 20;
 
 /// Why a node ended, as one line.
 #[derive(Debug, thiserror::Error)]
@@ -175,15 +181,15 @@ async fn node(
             .map(|dir| DirectoryId(dir.directory_id.0))
             .collect(),
     };
-    let broker_epoch = service.register_broker(&start).await?.into_response();
-
-    let found = data::scan(&dirs).map_err(|e| NodeError::Failed(format!("data directory: {e}")))?;
+    let unreadable = |e| NodeError::Failed(format!("data directory: {e}"));
+    let found = data::scan(&dirs).map_err(unreadable)?;
     if is_new {
         adopt(&service, node_id, &found).await?;
     }
+    let broker_epoch = service.register_broker(&start).await?.into_response();
     found
         .set_strays_aside(&service.image())
-        .map_err(|e| NodeError::Failed(format!("data directory: {e}")))?;
+        .map_err(unreadable)?;
 
     let shards = cores.shards();
     let bounds = Bounds {
@@ -287,19 +293,20 @@ async fn node(
     }
     checkpointing.abort();
     host.to_all(|| Request::Drain).await;
-    let mut clean = true;
+    let mut unclean = BTreeSet::new();
     let mut checkpoints = Vec::new();
     for reply in host.to_all(|| Request::Stop).await {
         if let Reply::Stopped {
-            clean: shard_clean,
+            unclean: of_this,
             checkpoints: of_shard,
         } = reply
         {
-            clean &= shard_clean;
+            unclean.extend(of_this);
             checkpoints.extend(of_shard);
         }
     }
-    finish(dirs, checkpoints, clean, broker_epoch).await?;
+    let clean = unclean.is_empty();
+    finish(dirs, checkpoints, unclean, broker_epoch).await?;
     drop(stop_watching);
     if let Some(watching) = watching {
         let _ = watching.await;
@@ -392,14 +399,20 @@ async fn adopt(
     if topics.is_empty() {
         return Ok(());
     }
-    let committed = service.adopt_topics(node_id, &topics).await?;
-    for error in committed.into_response() {
-        tracing::warn!("{error}; its folders are left alone");
+    // Theirs began at 0; ours begin where no cluster comes to by counting, and later at each taking over.
+    let seconds = wall_clock().0 / 1000;
+    let first_producer_id = ProducerId(seconds << PRODUCER_IDS_PER_SECOND_LOG2);
+    let committed = service
+        .adopt_topics(node_id, &topics, first_producer_id)
+        .await?;
+    let refused = committed.into_response();
+    for error in &refused {
+        tracing::error!("{error}; its folders are set aside as -stray, with all that is in them");
     }
     tracing::warn!(
         "{} topics of another broker were taken over; their settings are not known, so they keep \
          everything (retention.ms=-1, retention.bytes=-1) until you set them",
-        topics.len()
+        topics.len().saturating_sub(refused.len())
     );
     Ok(())
 }
@@ -416,11 +429,19 @@ async fn checkpoint_loop(host: Rc<ControlHost>, dirs: Vec<crate::server::data_di
         tokio::time::sleep(Duration::from_millis(interval)).await;
         let checkpoints = checkpoints(&host).await;
         let dirs = dirs.clone();
-        let written =
-            tokio::task::spawn_blocking(move || data::write_checkpoints(&dirs, &checkpoints)).await;
-        if let Ok(Err(error)) = written {
-            tracing::error!("checkpoints could not be written: {error}");
-        }
+        let _ = tokio::task::spawn_blocking(move || {
+            for (index, dir) in dirs.iter().enumerate() {
+                let of_dir: Vec<&Checkpoint> = checkpoints
+                    .iter()
+                    .filter(|c| c.directory == index)
+                    .collect();
+                if let Err(error) = data::write_checkpoints(dir, &of_dir) {
+                    let path = dir.path.display();
+                    tracing::error!("{path}: checkpoints could not be written: {error}");
+                }
+            }
+        })
+        .await;
     }
 }
 
@@ -434,28 +455,40 @@ async fn checkpoints(host: &ControlHost) -> Vec<Checkpoint> {
     all
 }
 
-/// Writes what a clean stop leaves behind.
+/// Writes what a clean stop leaves behind: in each directory, as one that is full or broken must not cost
+/// the others their marks.
 async fn finish(
     dirs: DataDirs,
     checkpoints: Vec<Checkpoint>,
-    clean: bool,
+    unclean: BTreeSet<usize>,
     broker_epoch: i64,
 ) -> Result<(), NodeError> {
     let written = tokio::task::spawn_blocking(move || {
-        data::write_checkpoints(dirs.data(), &checkpoints)?;
-        if clean {
-            for dir in dirs.data() {
-                dirs.mark_clean(dir, broker_epoch)?;
+        let mut failed = Vec::new();
+        for (index, dir) in dirs.data().iter().enumerate() {
+            let of_dir: Vec<&Checkpoint> = checkpoints
+                .iter()
+                .filter(|c| c.directory == index)
+                .collect();
+            let written = data::write_checkpoints(dir, &of_dir).and_then(|()| {
+                if unclean.contains(&index) {
+                    return Ok(());
+                }
+                dirs.mark_clean(dir, broker_epoch)
+            });
+            if let Err(error) = written {
+                failed.push(format!("{}: {error}", dir.path.display()));
             }
         }
-        Ok::<_, std::io::Error>(())
+        failed
     })
-    .await;
-    match written {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(NodeError::Failed(format!(
-            "the stop is not clean: {error}; the next start will recover"
-        ))),
-        Err(error) => Err(NodeError::Failed(error.to_string())),
+    .await
+    .map_err(|error| NodeError::Failed(error.to_string()))?;
+    if written.is_empty() {
+        return Ok(());
     }
+    Err(NodeError::Failed(format!(
+        "the stop is not clean: {}; the next start will recover",
+        written.join("; ")
+    )))
 }

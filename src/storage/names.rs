@@ -143,11 +143,20 @@ pub fn folder_name(topic: &str, partition: PartitionIndex) -> String {
 
 /// The folder of a partition that is being deleted. `unique` keeps apart two deletions of one name; a
 /// long topic name is shortened so that the result is a legal file name.
+///
+/// The 32 digits are a UUID of version 8, where Kafka's are of version 4: see [`is_ours`].
 pub fn deleted_folder_name(topic: &str, partition: PartitionIndex, unique: u128) -> String {
+    let unique = unique & !(0xf << 76) | 8 << 76;
     let suffix = format!("-{partition}.{unique:032x}-delete");
     let room = MAX_FILE_NAME - suffix.len();
     let topic = topic.get(..room).unwrap_or(topic);
     format!("{topic}{suffix}")
+}
+
+/// Whether a [`Folder::Deleted`] was named by [`deleted_folder_name`] and not by another broker.
+pub fn is_ours(deleted: &str) -> bool {
+    let digits = deleted.rsplit_once('.').map_or("", |(_, unique)| unique);
+    digits.as_bytes().get(12) == Some(&b'8')
 }
 
 /// The bytes of a damaged log that were cut off at `time`, kept beside it.
@@ -197,9 +206,11 @@ mod tests {
         let deleted = deleted_folder_name("my-topic", PartitionIndex(7), 0xabc);
         assert_eq!(
             deleted,
-            "my-topic-7.00000000000000000000000000000abc-delete"
+            "my-topic-7.00000000000080000000000000000abc-delete"
         );
         assert_eq!(parse_folder(&deleted), Folder::Deleted);
+        assert!(is_ours(&deleted));
+        assert!(!is_ours("t-0.9b2cf2f0a3a14d2d8c1f1be5e1c1f5aa-delete"));
         assert_eq!(
             parse_folder("t-0.00000000000000000000000000000abc-stray"),
             Folder::LeftAlone

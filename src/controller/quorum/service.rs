@@ -11,7 +11,7 @@ use kafka_protocol::messages::{
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{Quorum, QuorumError, Update};
-use crate::base::{BrokerId, TopicId};
+use crate::base::{BrokerId, ProducerId, TopicId};
 use crate::controller::{
     self, AdoptError, BrokerStart, ConfigRules, ControllerSettings, FoundTopic, Outcome,
     ProducerIdBlock, RegisterError,
@@ -182,13 +182,14 @@ impl ControllerService {
             .await
     }
 
-    /// Takes over topics found in the data directories of `broker`, which is registered.
+    /// Takes over topics found in the data directories of `broker`; see [`controller::adopt_topics`].
     pub async fn adopt_topics(
         &self,
         broker: BrokerId,
         found: &[FoundTopic],
+        first_producer_id: ProducerId,
     ) -> Result<Committed<Vec<AdoptError>>, QuorumError> {
-        self.run(|image, _| controller::adopt_topics(image, broker, found))
+        self.run(|image, _| controller::adopt_topics(image, broker, found, first_producer_id))
             .await
     }
 
