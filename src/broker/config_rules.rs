@@ -60,14 +60,10 @@ impl ConfigRules for TableRules {
                     .filter(|(key, _)| changed.contains(&key.as_str()))
                     .map(|(key, value)| (key.clone(), value.clone()))
                     .collect();
-                validate_dynamic(&changed_configs, per_broker).map_err(|error| match error {
-                    SettingError::NotDynamic(_)
-                    | SettingError::NotClusterWide(_)
-                    | SettingError::NotWithoutListener(_) => {
-                        ConfigRefusal::invalid_request(error.to_string())
-                    }
-                    other => ConfigRefusal::invalid_config(other.to_string()),
-                })?;
+                // Of a broker's settings Kafka calls every mistake an invalid request.
+                let invalid =
+                    |error: SettingError| ConfigRefusal::invalid_request(error.to_string());
+                validate_dynamic(&changed_configs, per_broker).map_err(invalid)?;
                 let none = Configs::new();
                 let (cluster, broker) = if per_broker {
                     (&none, after)

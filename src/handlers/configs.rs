@@ -13,7 +13,8 @@ use kafka_protocol::messages::{
 
 use crate::base::BrokerId;
 use crate::base::settings::{
-    ConfigEntry, describe_broker, describe_cluster_default, describe_group, describe_topic,
+    ConfigEntry, describe_broker, describe_client_metrics, describe_cluster_default,
+    describe_group, describe_topic,
 };
 use crate::broker::control::{ControlReply, ControlRequest};
 use crate::controller::check_topic_name;
@@ -111,7 +112,8 @@ fn entries(
                 return Err((ErrorCode::InvalidRequest, message));
             }
             // Subscriptions are stored; clients are not asked for telemetry.
-            Ok(Vec::new())
+            let resource = ConfigResource::ClientMetrics(name.to_owned());
+            Ok(describe_client_metrics(image.configs(&resource)))
         }
         BROKER_LOGGER => Err((
             ErrorCode::InvalidRequest,

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::kind::{Setting, UpdateMode};
+use super::kind::{Kind, Setting, UpdateMode};
 use super::node::{NodeSettings, Source};
 use super::table::{
     GROUP_SETTINGS, SETTINGS, TOPIC_SETTINGS, broker_setting, group_setting, listener_setting,
@@ -25,6 +25,7 @@ pub enum ConfigSource {
     DynamicDefaultBrokerConfig = 3,
     StaticBrokerConfig = 4,
     DefaultConfig = 5,
+    ClientMetricsConfig = 7,
     GroupConfig = 8,
 }
 
@@ -254,26 +255,93 @@ pub fn describe_group(
     names.extend(overrides.keys().map(String::as_str));
     let entry = |name: &str| {
         let setting = group_setting(name);
-        let (text, source) = match overrides.get(name) {
-            Some(text) => (Some(text.as_str()), ConfigSource::GroupConfig),
-            None => {
-                let of_broker = node.value(&format!("group.{name}")).map(|(text, _)| text);
-                let default = setting.and_then(|setting| setting.default);
-                (of_broker.or(default), ConfigSource::DefaultConfig)
-            }
+        let overridden = overrides.get(name).map(|text| ConfigSynonym {
+            name: name.to_owned(),
+            value: setting.map(|setting| setting.canonical(text)),
+            source: ConfigSource::GroupConfig,
+        });
+        let behind = format!("group.{name}");
+        let defaults = if broker_setting(&behind).is_some() {
+            broker_synonyms(node, &behind)
+        } else {
+            let default = setting.and_then(|setting| setting.default);
+            let synonym = default.map(|default| ConfigSynonym {
+                name: name.to_owned(),
+                value: Some(default.to_owned()),
+                source: ConfigSource::DefaultConfig,
+            });
+            synonym.into_iter().collect()
+        };
+        let synonyms: Vec<_> = overridden.into_iter().chain(defaults).collect();
+        let text = match overrides.get(name) {
+            Some(text) => Some(text.as_str()),
+            None => synonyms
+                .first()
+                .and_then(|synonym| synonym.value.as_deref()),
         };
         let value = text.map(|text| match setting {
             Some(setting) => setting.canonical(text),
             None => text.to_owned(),
         });
-        let own = ConfigSynonym {
-            name: name.to_owned(),
-            value: value.clone().filter(|_| setting.is_some()),
-            source,
-        };
-        ConfigEntry::new(name, setting, value, vec![own])
+        let source = synonyms.first().map(|synonym| synonym.source);
+        let mut entry = ConfigEntry::new(name, setting, value, synonyms);
+        // Only the group's own setting is its own (what stands behind it is a default to a group).
+        if source != Some(ConfigSource::GroupConfig) {
+            entry.source = ConfigSource::DefaultConfig;
+        }
+        entry
     };
     names.into_iter().map(entry).collect()
+}
+
+/// The settings of a client metrics subscription (KIP-714): what it sets itself, else Kafka's defaults.
+pub fn describe_client_metrics(overrides: &BTreeMap<String, String>) -> Vec<ConfigEntry> {
+    /// Name, default, documentation.
+    const SETTINGS: [(&str, &str, Kind, &str); 3] = [
+        (
+            "interval.ms",
+            "300000",
+            Kind::Int,
+            "Time between two pushes of a client, in milliseconds.",
+        ),
+        (
+            "match",
+            "",
+            Kind::List,
+            "Which clients are meant: attribute=pattern, comma-separated.",
+        ),
+        (
+            "metrics",
+            "",
+            Kind::List,
+            "Prefixes of the names of the metrics that are asked for, comma-separated.",
+        ),
+    ];
+    let entry = |(name, default, kind, doc): (&str, &str, Kind, &'static str)| {
+        let own = overrides.get(name).cloned();
+        let synonyms: Vec<_> = own
+            .iter()
+            .map(|value| ConfigSynonym {
+                name: name.to_owned(),
+                value: Some(value.clone()),
+                source: ConfigSource::ClientMetricsConfig,
+            })
+            .collect();
+        ConfigEntry {
+            name: name.to_owned(),
+            source: match own {
+                Some(_) => ConfigSource::ClientMetricsConfig,
+                None => ConfigSource::DefaultConfig,
+            },
+            value: Some(own.unwrap_or_else(|| default.to_owned())),
+            config_type: kind as i8,
+            read_only: false,
+            is_sensitive: false,
+            synonyms,
+            documentation: Some(doc),
+        }
+    };
+    SETTINGS.into_iter().map(entry).collect()
 }
 
 impl Source {
@@ -348,6 +416,7 @@ mod tests {
             ConfigSource::DynamicDefaultBrokerConfig => "DYNAMIC_DEFAULT_BROKER_CONFIG",
             ConfigSource::StaticBrokerConfig => "STATIC_BROKER_CONFIG",
             ConfigSource::DefaultConfig => "DEFAULT_CONFIG",
+            ConfigSource::ClientMetricsConfig => "CLIENT_METRICS_CONFIG",
             ConfigSource::GroupConfig => "GROUP_CONFIG",
         };
         let text = |value: &Option<String>| value.clone().unwrap_or("null".to_owned());
@@ -526,11 +595,11 @@ mod tests {
         assert_eq!(group.len(), 17);
         assert_eq!(
             line(&group, "share.isolation.level"),
-            "share.isolation.level=read_committed sensitive=false synonyms={GROUP_CONFIG:share.isolation.level=read_committed}"
+            "share.isolation.level=read_committed sensitive=false synonyms={GROUP_CONFIG:share.isolation.level=read_committed, DEFAULT_CONFIG:share.isolation.level=read_uncommitted}"
         );
         assert_eq!(
             line(&group, "consumer.session.timeout.ms"),
-            "consumer.session.timeout.ms=45000 sensitive=false synonyms={DEFAULT_CONFIG:consumer.session.timeout.ms=45000}"
+            "consumer.session.timeout.ms=45000 sensitive=false synonyms={DEFAULT_CONFIG:group.consumer.session.timeout.ms=45000}"
         );
     }
 }

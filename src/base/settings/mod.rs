@@ -27,8 +27,8 @@ mod table;
 mod value;
 
 pub use describe::{
-    ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_cluster_default,
-    describe_group, describe_topic,
+    ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_client_metrics,
+    describe_cluster_default, describe_group, describe_topic,
 };
 pub use dynamic::{validate_dynamic, without_effect};
 pub use error::SettingError;
