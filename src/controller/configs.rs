@@ -60,6 +60,7 @@ pub fn incremental_alter_configs(
             .and_then(|()| resource_of(settings, wanted.resource_type, &wanted.resource_name))
             .and_then(|resource| alter(image, rules, resource, &wanted.configs));
         let mut reply = IncrementalReply::default()
+            .with_error_message(None)
             .with_resource_type(wanted.resource_type)
             .with_resource_name(wanted.resource_name.clone());
         match result {
@@ -119,6 +120,7 @@ pub fn alter_configs(
                 change(image, rules, &resource, &changes)
             });
         let mut reply = AlterReply::default()
+            .with_error_message(None)
             .with_resource_type(wanted.resource_type)
             .with_resource_name(wanted.resource_name.clone());
         match result {

@@ -197,7 +197,9 @@ pub fn elect_leaders(
 }
 
 fn election_result(partition: i32, result: Result<(), Refusal>) -> PartitionResult {
-    let reply = PartitionResult::default().with_partition_id(partition);
+    let reply = PartitionResult::default()
+        .with_error_message(None)
+        .with_partition_id(partition);
     match result {
         Ok(()) => reply,
         Err(refusal) => reply

@@ -160,6 +160,7 @@ fn create_topic(
     room.take(&partitions)?;
     let topic_id = fresh_id(image, new_id);
     let result = CreatableTopicResult::default()
+        .with_error_message(None)
         .with_name(topic.name.clone())
         .with_topic_id(uuid::Uuid::from_u128(topic_id.0))
         .with_num_partitions(i32::try_from(partitions.len()).unwrap_or(i32::MAX))

@@ -216,7 +216,7 @@ pub fn describe_cluster(call: Call, body: Bytes) -> Result<Begun, Close> {
         let response = DescribeClusterResponse::default()
             .with_error_code(error.code())
             .with_error_message(error.message().map(text))
-            .with_endpoint_type(endpoint_type);
+            .with_endpoint_type(BROKERS);
         return Ok(Begun::Done(call.encode(&response)?));
     }
     let image = call.peer.image();

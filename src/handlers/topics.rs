@@ -131,7 +131,7 @@ pub fn elect_leaders(call: Call, body: Bytes) -> Result<Begun, Close> {
 /// Nothing is ever being reassigned on a node that is alone.
 pub fn list_partition_reassignments(call: Call, body: Bytes) -> Result<Begun, Close> {
     let _: ListPartitionReassignmentsRequest = decode_request(call.version, body)?;
-    let response = ListPartitionReassignmentsResponse::default();
+    let response = ListPartitionReassignmentsResponse::default().with_error_message(None);
     Ok(Begun::Done(call.encode(&response)?))
 }
 
