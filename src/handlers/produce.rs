@@ -15,10 +15,13 @@ use crate::protocol::produce::{
     ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopic, ProduceTopicResponse,
     RecordError, decode_produce_request, encode_produce_response,
 };
+use crate::records::{CompressionType, peek_compression, peek_transactional};
 use crate::transport::Outgoing;
 
 /// First version whose topics are ids.
 const TOPIC_IDS: i16 = 13;
+/// First version that may carry zstd.
+const ZSTD: i16 = 7;
 
 pub async fn begin(call: Call, body: BytesMut) -> Result<Begun, Close> {
     let request = decode_produce_request(call.version, body)?;
@@ -73,7 +76,12 @@ pub async fn begin(call: Call, body: BytesMut) -> Result<Begun, Close> {
 fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<BytesMut>>) {
     let image = call.peer.image();
     // Transactions have no coordinator yet; a client cannot have got a transactional producer id here.
-    let transactional = request.transactional_id.is_some();
+    // A batch that says it belongs to one would hold back readers of what is committed for ever.
+    let records = |topic: &ProduceTopic| {
+        let mut partitions = topic.partitions.iter();
+        partitions.any(|p| p.records.as_deref().is_some_and(peek_transactional))
+    };
+    let transactional = request.transactional_id.is_some() || request.topics.iter().any(records);
     let mut items = Vec::with_capacity(request.topics.iter().map(|t| t.partitions.len()).sum());
     let mut slot = 0;
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -94,6 +102,13 @@ fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<Byt
                 (Ok(_), None) => Some(ErrorCode::InvalidRecord),
                 (Ok((_, count)), _) if !(0..*count).contains(&partition.index) => {
                     Some(ErrorCode::UnknownTopicOrPartition)
+                }
+                // Nor may a producer that old expect its consumers to understand it (KIP-110).
+                (Ok(_), Some(records))
+                    if call.version < ZSTD
+                        && peek_compression(records) == Some(CompressionType::Zstd) =>
+                {
+                    Some(ErrorCode::UnsupportedCompressionType)
                 }
                 _ => None,
             };
@@ -161,9 +176,14 @@ fn answer(response: &mut ProducePartitionResponse, result: Result<Produced, Part
     }
 }
 
+/// Answers every partition that has not been refused for a reason of its own.
 fn fill(response: &mut ProduceResponse, code: ErrorCode) {
     for topic in &mut response.topics {
-        for partition in &mut topic.partitions {
+        let open = topic
+            .partitions
+            .iter_mut()
+            .filter(|partition| partition.error_code == ErrorCode::UnknownServerError.code());
+        for partition in open {
             partition.error_code = code.code();
             partition.error_message = code.message().map(Cow::Borrowed);
         }

@@ -22,5 +22,6 @@ pub use builder::BatchBuilder;
 pub use compression::{Compression, DecompressError, Scratch, decompress};
 pub use record::{Header, Record, RecordError, RecordIter};
 pub use validate::{
-    RecordFault, Validated, ValidationError, ValidationRules, peek_compression, validate,
+    RecordFault, Validated, ValidationError, ValidationRules, peek_compression, peek_transactional,
+    validate,
 };

@@ -19,8 +19,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::batch::{
     ATTRIBUTES_AT, BATCH_HEADER_SIZE, BatchError, BatchHeader, COMPRESSION_MASK, CompressionType,
-    LOG_OVERHEAD, MAGIC, MAGIC_AT, TimestampType, i16_at, i32_at, i64_at, set_max_timestamp,
-    u32_at, verify_crc,
+    LOG_OVERHEAD, MAGIC, MAGIC_AT, TRANSACTIONAL_BIT, TimestampType, i16_at, i32_at, i64_at,
+    set_max_timestamp, u32_at, verify_crc,
 };
 use super::builder::seal;
 use super::compression::{Compression, Compressor, DecompressError, Decompressor, Scratch};
@@ -241,6 +241,16 @@ pub fn peek_compression(records: &[u8]) -> Option<CompressionType> {
         return None;
     }
     CompressionType::from_id((i16_at(header, ATTRIBUTES_AT) & COMPRESSION_MASK) as u8)
+}
+
+/// Whether a produced batch says it belongs to a transaction, before anything of it is checked.
+pub fn peek_transactional(records: &[u8]) -> bool {
+    records
+        .first_chunk::<BATCH_HEADER_SIZE>()
+        .is_some_and(|header| {
+            header[MAGIC_AT] == MAGIC as u8
+                && i16_at(header, ATTRIBUTES_AT) & TRANSACTIONAL_BIT != 0
+        })
 }
 
 /// Checks what a producer sent for one partition, and makes it what the topic wants.
