@@ -183,12 +183,10 @@ struct ShardPart {
 impl Fetching {
     async fn post(shard: Rc<Shard>, slots: Vec<Slot>, limits: Limits) -> Result<Self, Close> {
         let mut parts: Vec<ShardPart> = Vec::new();
-        let mut refused = false;
         for (slot, asked) in slots.iter().enumerate() {
-            let Ok(place) = asked.place else {
-                refused = true;
-                continue;
-            };
+            // What has no place is told when the others are answered: a consumer of a topic that is gone
+            // would else ask again at once, without end.
+            let Ok(place) = asked.place else { continue };
             let owner = shard.owner(place);
             let slot = slot as u32;
             match parts.iter_mut().find(|part| part.shard == owner) {
@@ -209,10 +207,6 @@ impl Fetching {
             parts,
             id,
         };
-        if refused {
-            // An error is told at once.
-            fetching.limits.deadline = None;
-        }
         let min_bytes = u64::from(fetching.limits.min_bytes);
         fetching.ask(min_bytes).await?;
         Ok(fetching)
@@ -372,7 +366,8 @@ fn respond(
     for slot in slots {
         let (mut response, mut records) = answer(&slot, read_committed);
         if let Some(len) = response.records_len.filter(|&len| len > 0) {
-            if first || len <= left {
+            // Each shard sends a first batch however large; here only one of them may be.
+            if first || (len <= left && len <= slot.ask.max_bytes) {
                 first = false;
                 left = left.saturating_sub(len);
             } else {
