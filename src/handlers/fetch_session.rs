@@ -125,12 +125,12 @@ impl Session {
             told.has_records || told.has_error || told.diverging || partition.told != Some(now);
         // After an error the client has to hear the next good answer, whatever it says.
         partition.told = (!told.has_error).then_some(now);
-        if told.has_records {
-            if let Some(partition) = self.order.remove(&place) {
-                self.order.insert(self.next_place, partition);
-                self.places.insert(name.clone(), self.next_place);
-                self.next_place += 1;
-            }
+        if told.has_records
+            && let Some(partition) = self.order.remove(&place)
+        {
+            self.order.insert(self.next_place, partition);
+            self.places.insert(name.clone(), self.next_place);
+            self.next_place += 1;
         }
         respond
     }

@@ -64,7 +64,7 @@ impl Control {
     /// Ends both directions: the reader sees the end, the sender an error.
     pub fn shutdown(&self) {
         // An error says that the peer was faster.
-        let _ = rustix::net::shutdown(&self.socket.borrowed(), rustix::net::Shutdown::Both);
+        let _ = rustix::net::shutdown(self.socket.borrowed(), rustix::net::Shutdown::Both);
     }
 }
 

@@ -67,11 +67,12 @@ impl ReceivePool {
         read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<BytesMut, E> {
         let mut chunk = self.inner.chunk.borrow_mut();
-        if chunk.len() < CHUNK_BYTES && !rewind(&mut chunk, CHUNK_BYTES) {
-            if chunk.len() < CHUNK_LEAST_BYTES {
-                let fresh = self.take(CHUNK_BYTES, CHUNK_BYTES);
-                self.keep(CHUNK_BYTES, std::mem::replace(&mut chunk, fresh));
-            }
+        if chunk.len() < CHUNK_BYTES
+            && !rewind(&mut chunk, CHUNK_BYTES)
+            && chunk.len() < CHUNK_LEAST_BYTES
+        {
+            let fresh = self.take(CHUNK_BYTES, CHUNK_BYTES);
+            self.keep(CHUNK_BYTES, std::mem::replace(&mut chunk, fresh));
         }
         let window = bytes.min(chunk.len());
         let filled = read(&mut chunk[..window])?;

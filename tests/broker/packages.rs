@@ -81,7 +81,7 @@ fn run(command: &mut Command) -> Result<(), String> {
 pub fn jars() -> Result<PathBuf, String> {
     program("java", "apt-get install openjdk-17-jdk-headless")?;
     let pom = sources("java/pom.xml");
-    made("jars", &[pom.clone()], |folder| {
+    made("jars", std::slice::from_ref(&pom), |folder| {
         let maven = program("mvn", "apt-get install maven")?;
         run(Command::new(maven)
             .args(["-q", "-B", "-f"])
@@ -123,7 +123,7 @@ fn java_with(jars: &Path, options: &[&str]) -> Command {
 pub fn java_driver() -> Result<Command, String> {
     let jars = jars()?;
     let source = sources("java/Driver.java");
-    let classes = made("java", &[source.clone()], |folder| {
+    let classes = made("java", std::slice::from_ref(&source), |folder| {
         let compiler = program("javac", "apt-get install openjdk-17-jdk-headless")?;
         run(Command::new(compiler)
             .arg("-cp")
@@ -144,7 +144,7 @@ pub fn java_driver() -> Result<Command, String> {
 /// The program that drives confluent-kafka.
 pub fn python_driver() -> Result<Command, String> {
     let requirements = sources("python/requirements.txt");
-    let environment = made("python", &[requirements.clone()], |folder| {
+    let environment = made("python", std::slice::from_ref(&requirements), |folder| {
         let python = program("python3", "apt-get install python3 python3-venv")?;
         run(Command::new(python).args(["-m", "venv"]).arg(folder))?;
         run(Command::new(folder.join("bin/pip"))

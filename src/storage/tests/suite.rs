@@ -408,7 +408,7 @@ fn truncation_forgets_what_it_cuts<D: Disk>(disk: D, data: &Path) {
     stage(&log, batch(101, 3, NOW.0)).unwrap();
     let keep: i64 = made[..20].iter().map(|(_, count)| *count as i64).sum();
     // Inside a batch: it goes whole.
-    run(log.truncate_to(Offset(keep + 0), NOW)).unwrap();
+    run(log.truncate_to(Offset(keep), NOW)).unwrap();
     assert_eq!(log.log_end_offset(), Offset(keep));
     assert_eq!(log.staged_end_offset(), Offset(keep));
     assert!(log.producers().get(ProducerId(5)).is_none());
