@@ -1,5 +1,7 @@
 //! Settings over the wire: described, altered, and in effect at once.
 
+use std::time::{Duration, Instant};
+
 use kafka_protocol::messages::alter_configs_request::{
     AlterConfigsResource, AlterableConfig as WholeConfig,
 };
@@ -337,4 +339,42 @@ fn resources_with_settings_are_listed() {
         (response.error_code, response.config_resources.len()),
         (0, 0)
     );
+}
+
+#[test]
+fn retention_of_the_cluster_and_of_a_topic_take_effect_at_run_time() {
+    let broker = own_broker(
+        &name("retention"),
+        &[
+            ("ringspun.shards", "2"),
+            ("log.retention.check.interval.ms", "100"),
+            ("log.initial.task.delay.ms", "0"),
+        ],
+    );
+    let mut wire = Wire::connect(&broker.bootstrap());
+    let wire = &mut wire;
+    let own = name("own");
+    let kept = name("kept");
+    let segments = ("segment.bytes", "1048576");
+    wire.create(&own, 1, &[segments]);
+    wire.create(&kept, 1, &[segments, ("retention.ms", "-1")]);
+    for topic in [&own, &kept] {
+        for _ in 0..4 {
+            wire.append(topic, 0, batch_of_bytes(600_000));
+        }
+    }
+    alter(wire, BROKER, "", &[(SET, "log.retention.ms", Some("1"))]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while wire.list_offset(7, &own, 0, -2).offset < 3 {
+        assert!(Instant::now() < deadline, "nothing is deleted");
+    }
+    assert_eq!(wire.list_offset(7, &kept, 0, -2).offset, 0);
+    let changes = [
+        (SET, "retention.ms", Some("-1")),
+        (SET, "retention.bytes", Some("1")),
+    ];
+    alter(wire, TOPIC, &kept, &changes);
+    while wire.list_offset(7, &kept, 0, -2).offset == 0 {
+        assert!(Instant::now() < deadline, "nothing is deleted");
+    }
 }

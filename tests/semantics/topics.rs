@@ -428,3 +428,66 @@ fn nothing_is_being_reassigned() {
     let response = wire.ask(0, &request);
     assert_eq!((response.error_code, response.topics.len()), (0, 0));
 }
+
+#[test]
+fn of_many_that_create_a_name_at_once_one_wins() {
+    let topic = name("race");
+    let codes: Vec<i16> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut wire = Wire::shared();
+                    create(&mut wire, false, vec![creatable(&topic, 4, &[])])[0].error_code
+                })
+            })
+            .collect();
+        let ended = workers.into_iter().map(|worker| worker.join());
+        ended.map(|code| code.expect("answered")).collect()
+    });
+    assert_eq!(codes.iter().filter(|&&code| code == 0).count(), 1);
+    let refused = code::TOPIC_ALREADY_EXISTS;
+    assert!(codes.iter().all(|&code| code == 0 || code == refused));
+}
+
+#[test]
+fn produces_and_fetches_of_a_topic_that_goes_are_all_answered() {
+    let mut wire = Wire::shared();
+    let topic = name("going");
+    let gone = [code::UNKNOWN_TOPIC_OR_PARTITION, NOT_LEADER_OR_FOLLOWER];
+    for _ in 0..5 {
+        wire.create(&topic, 8, &[]);
+        std::thread::scope(|scope| {
+            for partition in 0..4 {
+                let topic = &topic;
+                scope.spawn(move || {
+                    let mut wire = Wire::shared();
+                    let mut appended = 0;
+                    loop {
+                        let answer = wire.produce(9, -1, topic, partition, batch(1));
+                        if answer.error_code != 0 {
+                            assert!(gone.contains(&answer.error_code), "{}", answer.error_code);
+                            break;
+                        }
+                        assert_eq!(answer.base_offset, appended);
+                        appended += 1;
+                    }
+                });
+                scope.spawn(move || {
+                    let mut wire = Wire::shared();
+                    let asked = (0..8).map(|p| fetch_partition(p, 0)).collect();
+                    let request = fetch_request(5000, 1 << 30, vec![fetch_topic(topic, asked)]);
+                    let response = wire.ask(12, &request);
+                    assert_eq!(response.responses[0].partitions.len(), 8);
+                });
+            }
+            while wire.list_offset(7, &topic, 0, -1).offset < 20 {}
+            assert_eq!(delete(&mut wire, &topic), 0);
+        });
+        if is_kafka() {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
+    }
+}
+
+/// Kafka says so for a moment while a topic goes.
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
