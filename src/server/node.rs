@@ -50,6 +50,9 @@ const OUTSTANDING_MAX: u32 = 1 << 20;
 /// 2^20 producer ids for each second between two times that directories are taken over.
 const PRODUCER_IDS_PER_SECOND_LOG2: u32 = 20;
 
+/// How long a port may be in use at the start before that is an error.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Why a node ended, as one line.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -343,7 +346,7 @@ fn bind(settings: &NodeSettings) -> Result<Vec<Open>, StartError> {
                 .and_then(|addresses| {
                     let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
                     for address in addresses {
-                        match Bound::bind(address) {
+                        match bind_patiently(address) {
                             Ok(bound) => return Ok(bound),
                             Err(error) => last = error,
                         }
@@ -357,6 +360,22 @@ fn bind(settings: &NodeSettings) -> Result<Vec<Open>, StartError> {
             })
         })
         .collect()
+}
+
+/// Binds a port, and waits a moment for one that is in use: the kernel takes the rings of a killed
+/// process apart after it is gone, and they hold its sockets until then.
+fn bind_patiently(address: SocketAddr) -> std::io::Result<Bound> {
+    let deadline = Instant::now() + PORT_PATIENCE;
+    loop {
+        match Bound::bind(address) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The addresses of a host, to be tried in order. No host is every interface: IPv6 with IPv4, or IPv4
