@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -253,7 +254,6 @@ fn http(address: &str, path: &str) -> String {
 }
 
 #[test]
-#[ignore = "the node is not assembled yet"]
 fn it_says_ready_once_and_stops_cleanly_on_a_signal() {
     for signal in [Signal::TERM, Signal::INT] {
         let at = tempfile::tempdir().unwrap();
@@ -266,6 +266,7 @@ fn it_says_ready_once_and_stops_cleanly_on_a_signal() {
         );
         assert_eq!(node.field("shards"), "1");
         let address = node.field("http").to_string();
+        assert!(http(&address, "/health/live").starts_with("HTTP/1.1 200"));
         assert!(http(&address, "/health/ready").starts_with("HTTP/1.1 200"));
         assert!(http(&address, "/metrics").contains("ringspun_shards 1"));
         let mark = at.path().join("data/.kafka_cleanshutdown");
@@ -280,7 +281,6 @@ fn it_says_ready_once_and_stops_cleanly_on_a_signal() {
 }
 
 #[test]
-#[ignore = "the node is not assembled yet"]
 fn a_port_in_use_is_refused_and_the_clean_mark_stays() {
     let at = tempfile::tempdir().unwrap();
     let mut node = Node::start(ringspun(at.path()).args(["-o", "log.dirs=data"]));
@@ -303,7 +303,6 @@ fn a_port_in_use_is_refused_and_the_clean_mark_stays() {
 }
 
 #[test]
-#[ignore = "the node is not assembled yet"]
 fn a_second_node_on_the_same_directory_is_refused_by_process_number() {
     let at = tempfile::tempdir().unwrap();
     let node = Node::start(ringspun(at.path()).args(["-o", "log.dirs=data"]));
@@ -313,4 +312,95 @@ fn a_second_node_on_the_same_directory_is_refused_by_process_number() {
         &refused(&mut second),
         &[&format!("process {}", node.child.id())],
     );
+}
+
+/// `server.properties` as Kafka 4.3 comes with it, without its comments.
+const STOCK: &str = "process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=localhost:9093
+listeners=PLAINTEXT://:9092,CONTROLLER://:9093
+inter.broker.listener.name=PLAINTEXT
+advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
+num.network.threads=3
+num.io.threads=8
+socket.send.buffer.bytes=102400
+socket.receive.buffer.bytes=102400
+socket.request.max.bytes=104857600
+log.dirs=/tmp/kraft-combined-logs
+num.partitions=1
+num.recovery.threads.per.data.dir=2
+offsets.topic.replication.factor=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+log.retention.hours=168
+log.segment.bytes=1073741824
+log.retention.check.interval.ms=300000
+";
+
+#[test]
+fn kafkas_stock_properties_start_a_node_that_opens_no_controller_listener() {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join("server.properties"), STOCK).unwrap();
+    // Its port is taken, and nobody minds.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let controller = taken.local_addr().unwrap();
+    let listeners = format!("listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://{controller}");
+    let node = Node::start(
+        ringspun(at.path())
+            .args(["--config", "server.properties", "-o", "log.dirs=data"])
+            .args(["-o", &listeners]),
+    );
+    let opened = node.field("listeners");
+    assert!(opened.starts_with("PLAINTEXT://127.0.0.1:"), "{opened}");
+    assert!(!opened.contains("CONTROLLER"), "{opened}");
+}
+
+#[test]
+fn the_environment_comes_between_the_file_and_the_command_line() {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(
+        at.path().join("server.properties"),
+        "node.id=3\nlog.dirs=from-file\nnum.partitions=5\n",
+    )
+    .unwrap();
+    let mut node = Node::start(
+        ringspun(at.path())
+            .env("KAFKA_LOG_DIRS", "from-environment")
+            .env("KAFKA_CFG_NODE_ID", "4")
+            .env("KAFKA_HEAP_OPTS", "-Xmx1G")
+            .args(["--config", "server.properties", "-o", "node.id=5"]),
+    );
+    assert_eq!(node.field("node"), "5");
+    node.signal(Signal::TERM);
+    assert_eq!(node.child.wait().unwrap().code(), Some(0));
+    assert!(at.path().join("from-environment/meta.properties").exists());
+    assert!(!at.path().join("from-file").exists());
+    // Who a node is, is written in its directory.
+    let again = Node::start(ringspun(at.path()).args(["-o", "log.dirs=from-environment"]));
+    assert_eq!(again.field("node"), "5");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let at = tempfile::tempdir().unwrap();
+    let mut node = Node::start(ringspun(at.path()).args(["-o", "log.dirs=data"]));
+    // A client that asks and does not read: its answers are in flight, so the stop waits for them.
+    let address = node.field("listeners").replace("PLAINTEXT://", "");
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_write_timeout(Some(std::time::Duration::from_millis(300)))
+        .unwrap();
+    let ask = b"\0\0\0\x0a\0\x12\0\0\0\0\0\x01\xff\xff".repeat(1_000);
+    while stream.write_all(&ask).is_ok() {}
+    node.signal(Signal::TERM);
+    let health = node.field("http").to_string();
+    while http(&health, "/health/ready").starts_with("HTTP/1.1 200") {}
+    node.signal(Signal::TERM);
+    let status = node.child.wait().unwrap();
+    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
+    assert!(!at.path().join("data/.kafka_cleanshutdown").exists());
 }

@@ -4,12 +4,12 @@
 //! order of the metadata log. Work that a partition's disk refuses takes that partition offline, never
 //! the shard.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
 
@@ -32,6 +32,20 @@ pub struct OpenSummary {
     pub offline: usize,
 }
 
+/// Partitions that are opened, made or deleted at once on a shard: each is a few calls to the helper
+/// thread, which sleeps between two of one partition, and works between those of many.
+const OPEN_AT_ONCE: usize = 16;
+
+/// What came of opening a partition.
+enum Opened {
+    Serves {
+        recovered: bool,
+    },
+    Offline,
+    /// Another node leads it.
+    NotOurs,
+}
+
 /// A partition whose log could not be opened. What the checkpoints say of it is kept.
 pub(crate) struct Offline {
     topic: Arc<str>,
@@ -43,30 +57,43 @@ impl Shard {
     /// Opens every partition that this shard owns, recovering those that were not closed cleanly.
     pub async fn open_partitions(self: &Rc<Self>) -> OpenSummary {
         let image = self.image();
-        let mut owned = Vec::new();
-        for topic in image.topics() {
-            for index in 0..topic.partitions.len() {
-                let key = TopicPartition::new(topic.id, PartitionIndex(index as i32));
-                if self.owner(key) == self.id {
-                    owned.push((topic.clone(), key));
-                }
-            }
-        }
+        let owned = image
+            .topics()
+            .flat_map(partitions_of)
+            .filter(|&(_, key)| self.owner(key) == self.id)
+            .collect();
+        self.open_all(&image, owned).await
+    }
+
+    /// Opens or makes these, and serves those that opened.
+    async fn open_all(
+        self: &Rc<Self>,
+        image: &Arc<Image>,
+        keys: Vec<(Arc<TopicImage>, TopicPartition)>,
+    ) -> OpenSummary {
         let mut summary = OpenSummary::default();
-        let started = std::time::Instant::now();
-        let mut said = started;
-        let total = owned.len();
-        for (done, (topic, key)) in owned.into_iter().enumerate() {
-            if let Some(partition) = self.open(&image, &topic, key, &mut summary).await {
-                self.insert_partition(partition);
-                summary.partitions += 1;
+        let mut said = Instant::now();
+        let (mut done, total) = (0, keys.len());
+        let jobs = keys.into_iter().map(|(topic, key)| {
+            let (shard, image) = (self.clone(), image.clone());
+            async move { shard.open(&image, &topic, key).await }
+        });
+        at_once(OPEN_AT_ONCE, jobs, |opened| {
+            done += 1;
+            match opened {
+                Opened::Serves { recovered } => {
+                    summary.partitions += 1;
+                    summary.recovered += usize::from(recovered);
+                }
+                Opened::Offline => summary.offline += 1,
+                Opened::NotOurs => {}
             }
             if said.elapsed() >= Duration::from_secs(1) {
-                said = std::time::Instant::now();
-                tracing::info!("shard {}: {} of {total} partitions open", self.id, done + 1);
+                said = Instant::now();
+                tracing::info!("shard {}: {done} of {total} partitions open", self.id);
             }
-            crate::runtime::executor::yield_now().await;
-        }
+        })
+        .await;
         summary
     }
 
@@ -75,12 +102,11 @@ impl Shard {
         image: &Image,
         topic: &TopicImage,
         key: TopicPartition,
-        summary: &mut OpenSummary,
-    ) -> Option<Rc<Partition>> {
-        let partition = topic.partition(key.partition)?;
-        if partition.leader != Some(self.broker_id) {
-            return None;
-        }
+    ) -> Opened {
+        let partition = topic.partition(key.partition);
+        let Some(partition) = partition.filter(|p| p.leader == Some(self.broker_id)) else {
+            return Opened::NotOurs;
+        };
         let settings = topic_settings(&self.settings(), image, &topic.name);
         let name = names::folder_name(&topic.name, key.partition);
         let (directory, exists) = self.directories.place(&name, partition);
@@ -91,7 +117,6 @@ impl Shard {
         let (log, report) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                summary.offline += 1;
                 self.offline().insert(
                     key,
                     Offline {
@@ -105,12 +130,9 @@ impl Shard {
                     partition = key.partition.0,
                     "partition is offline: {error}"
                 );
-                return None;
+                return Opened::Offline;
             }
         };
-        if report.recovered_segments > 0 {
-            summary.recovered += 1;
-        }
         let end = log.log_end_offset();
         let leader = LeaderState::new(
             self.broker_id,
@@ -121,14 +143,12 @@ impl Shard {
             points.high_watermark.unwrap_or(end),
             wall_clock(),
         );
-        Some(Rc::new(Partition::new(
-            key,
-            topic.name.clone(),
-            directory,
-            log,
-            settings,
-            leader,
-        )))
+        let topic = topic.name.clone();
+        let partition = Partition::new(key, topic, directory, log, settings, leader);
+        self.insert_partition(Rc::new(partition));
+        Opened::Serves {
+            recovered: report.recovered_segments > 0,
+        }
     }
 
     async fn open_log(
@@ -173,30 +193,24 @@ impl Shard {
 
     /// Makes this shard serve `image`.
     pub(crate) async fn apply_image(self: &Rc<Self>, image: Arc<Image>, delta: &Delta) {
-        let mut summary = OpenSummary::default();
-        for topic in &delta.topics_deleted {
-            for index in 0..topic.partitions.len() {
-                self.delete(TopicPartition::new(topic.id, PartitionIndex(index as i32)))
-                    .await;
-            }
-        }
-        let created = delta.topics_created.iter().flat_map(|topic| {
-            (0..topic.partitions.len())
-                .map(|index| TopicPartition::new(topic.id, PartitionIndex(index as i32)))
+        let deleted = delta.topics_deleted.iter().flat_map(partitions_of);
+        let jobs = deleted.map(|(_, key)| {
+            let shard = self.clone();
+            async move { shard.delete(key).await }
         });
-        let new: Vec<TopicPartition> = created
-            .chain(delta.partitions_added.iter().copied())
-            .filter(|&key| self.owner(key) == self.id)
+        at_once(OPEN_AT_ONCE, jobs.collect::<Vec<_>>(), |()| ()).await;
+        let added = delta
+            .partitions_added
+            .iter()
+            .filter_map(|key| Some((image.topic(key.topic_id)?.clone(), *key)));
+        let new = delta
+            .topics_created
+            .iter()
+            .flat_map(partitions_of)
+            .chain(added)
+            .filter(|&(_, key)| self.owner(key) == self.id)
             .collect();
-        for key in new {
-            let Some(topic) = image.topic(key.topic_id).cloned() else {
-                continue;
-            };
-            if let Some(partition) = self.open(&image, &topic, key, &mut summary).await {
-                self.insert_partition(partition);
-            }
-            crate::runtime::executor::yield_now().await;
-        }
+        self.open_all(&image, new).await;
         let all_changed = delta.configs_changed.iter().any(|resource| {
             matches!(resource, ConfigResource::BrokerDefault)
                 || *resource == ConfigResource::Broker(self.broker_id)
@@ -335,6 +349,39 @@ impl Shard {
             crate::runtime::executor::yield_now().await;
         }
         unclean
+    }
+}
+
+fn partitions_of(
+    topic: &Arc<TopicImage>,
+) -> impl Iterator<Item = (Arc<TopicImage>, TopicPartition)> {
+    (0..topic.partitions.len()).map(|index| {
+        let index = PartitionIndex(index as i32);
+        (topic.clone(), TopicPartition::new(topic.id, index))
+    })
+}
+
+/// Runs `jobs` as tasks of this shard, at most `limit` at once, and gives what came of them to `each`, in
+/// their order.
+async fn at_once<F: Future + 'static>(
+    limit: usize,
+    jobs: impl IntoIterator<Item = F>,
+    mut each: impl FnMut(F::Output),
+) where
+    F::Output: 'static,
+{
+    let mut running = VecDeque::with_capacity(limit);
+    for job in jobs {
+        if running.len() == limit
+            && let Some(first) = running.pop_front()
+        {
+            each(first.await);
+            crate::runtime::executor::yield_now().await;
+        }
+        running.push_back(glommio::spawn_local(job));
+    }
+    for task in running {
+        each(task.await);
     }
 }
 

@@ -1,0 +1,556 @@
+//! What a broker makes of its disks: folders of deleted topics, torn and damaged logs, disks that are full
+//! or cannot be read, and what the clock does to segments. The broker is a process; the client librdkafka.
+
+mod broker;
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::util::Timeout;
+
+use broker::{Broker, Kind, packages};
+
+/// What the clock does is looked for at once, and deleted folders go at once.
+const IMPATIENT: [(&str, &str); 3] = [
+    ("log.initial.task.delay.ms", "0"),
+    ("log.retention.check.interval.ms", "50"),
+    ("log.segment.delete.delay.ms", "0"),
+];
+
+fn start(folder: &Path, settings: &[(&str, &str)]) -> Broker {
+    let mut all = vec![
+        ("ringspun.cores", "1"),
+        ("ringspun.memory.bytes", "300000000"),
+    ];
+    all.extend(settings);
+    Broker::start(Kind::Ringspun, folder, &all).unwrap()
+}
+
+/// A client of a broker: each of its calls is one request, or a few.
+struct Client {
+    config: ClientConfig,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// What became of the records of one call, in their order: the offset, or why not.
+#[derive(Default)]
+struct Outcomes(std::sync::Mutex<Vec<Result<i64, RDKafkaErrorCode>>>);
+
+#[derive(Clone, Default)]
+struct Context(std::sync::Arc<Outcomes>);
+
+impl rdkafka::ClientContext for Context {
+    fn log(&self, _: rdkafka::config::RDKafkaLogLevel, _: &str, _: &str) {}
+    fn error(&self, _: rdkafka::error::KafkaError, _: &str) {}
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &rdkafka::producer::DeliveryResult<'_>, (): ()) {
+        let outcome = match result {
+            Ok(message) => Ok(message.offset()),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap()),
+        };
+        self.0.0.lock().unwrap().push(outcome);
+    }
+}
+
+impl Client {
+    fn of(broker: &Broker) -> Self {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", broker.bootstrap())
+            .set("reconnect.backoff.ms", "5")
+            .set("reconnect.backoff.max.ms", "50");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        Self { config, runtime }
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.config.create().unwrap()
+    }
+
+    fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        for (name, value) in settings {
+            new = new.set(name, value);
+        }
+        let done = self.admin().create_topics([&new], &AdminOptions::new());
+        self.runtime.block_on(done).unwrap().remove(0).unwrap();
+    }
+
+    fn delete(&self, topic: &str) {
+        let done = self.admin().delete_topics(&[topic], &AdminOptions::new());
+        self.runtime.block_on(done).unwrap().remove(0).unwrap();
+    }
+
+    fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(before))
+            .unwrap();
+        let done = self.admin().delete_records(&list, &AdminOptions::new());
+        self.runtime.block_on(done).unwrap();
+    }
+
+    /// Sends one record at a time, so that each is a batch; stops at the first that is refused.
+    fn send(
+        &self,
+        topic: &str,
+        partition: i32,
+        values: &[Vec<u8>],
+    ) -> Result<(), RDKafkaErrorCode> {
+        let context = Context::default();
+        let producer: BaseProducer<Context> = self
+            .config
+            .clone()
+            .set("acks", "all")
+            .set("linger.ms", "0")
+            .set("retries", "0")
+            .create_with_context(context.clone())
+            .unwrap();
+        for value in values {
+            let record = BaseRecord::<(), [u8]>::to(topic)
+                .partition(partition)
+                .payload(value);
+            producer.send(record).map_err(|(e, _)| e).unwrap();
+            producer.flush(Timeout::Never).unwrap();
+            let outcome = context.0.0.lock().unwrap().pop().unwrap();
+            outcome?;
+        }
+        Ok(())
+    }
+
+    fn watermarks(&self, topic: &str, partition: i32) -> (i64, i64) {
+        let consumer: BaseConsumer = self.config.create().unwrap();
+        consumer
+            .fetch_watermarks(topic, partition, Duration::from_secs(20))
+            .unwrap()
+    }
+
+    /// The values of a partition from `from` to its end.
+    fn read(&self, topic: &str, partition: i32, from: i64) -> Vec<Vec<u8>> {
+        let consumer: BaseConsumer = self
+            .config
+            .clone()
+            .set("group.id", "none")
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "error")
+            .set("check.crcs", "true")
+            .create()
+            .unwrap();
+        let end = self.watermarks(topic, partition).1;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(from))
+            .unwrap();
+        consumer.assign(&list).unwrap();
+        (from..end)
+            .map(|offset| {
+                let message = consumer.poll(Duration::from_secs(20)).unwrap().unwrap();
+                assert_eq!(message.offset(), offset);
+                message.payload().unwrap().to_vec()
+            })
+            .collect()
+    }
+}
+
+fn values(numbers: std::ops::Range<u32>, bytes: usize) -> Vec<Vec<u8>> {
+    numbers
+        .map(|number| {
+            let mut value = number.to_be_bytes().to_vec();
+            value.resize(bytes.max(4), number as u8);
+            value
+        })
+        .collect()
+}
+
+/// Names in a folder that end so.
+fn names(folder: &Path, suffix: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(suffix))
+        .collect();
+    names.sort();
+    names
+}
+
+/// The broker does something by itself, soon.
+#[track_caller]
+fn eventually(what: &str, is: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn log_of(broker: &Broker, folder: &str) -> PathBuf {
+    let folder = broker.log_dir().join(folder);
+    folder.join(names(&folder, ".log").pop().unwrap())
+}
+
+#[test]
+fn a_deleted_topics_folder_goes_and_its_name_is_free_at_once() {
+    let at = tempfile::tempdir().unwrap();
+    let mut broker = start(at.path(), &[]);
+    let client = Client::of(&broker);
+    for round in 0..5 {
+        client.create("t", 2, &[("file.delete.delay.ms", "600000")]);
+        assert_eq!(client.watermarks("t", 1), (0, 0), "round {round}");
+        client.send("t", 1, &values(0..10, 10)).unwrap();
+        assert_eq!(client.watermarks("t", 1), (0, 10));
+        client.delete("t");
+    }
+    assert_eq!(names(&broker.log_dir(), "-delete").len(), 10);
+    assert!(!broker.log_dir().join("t-1").exists());
+    client.create("soon", 1, &[("file.delete.delay.ms", "0")]);
+    client.delete("soon");
+    eventually("the folder goes after its delay", || {
+        !names(&broker.log_dir(), "-delete")
+            .iter()
+            .any(|n| n.starts_with("soon"))
+    });
+    // What a stop left is removed by the next start; what another broker left is not.
+    let theirs = "t-0.9b2cf2f0a3a14d2d8c1f1be5e1c1f5aa-delete";
+    fs::create_dir(broker.log_dir().join(theirs)).unwrap();
+    broker.kill();
+    broker.start_again().unwrap();
+    assert_eq!(names(&broker.log_dir(), "-delete"), [theirs]);
+    assert!(broker.stop().unwrap().success());
+}
+
+#[test]
+fn a_folder_that_a_deletion_did_not_reach_neither_comes_back_nor_stands_in_the_way() {
+    let at = tempfile::tempdir().unwrap();
+    let mut broker = start(at.path(), &[]);
+    let client = Client::of(&broker);
+    client.create("gone", 1, &[]);
+    client.create("again", 1, &[]);
+    client.send("gone", 0, &values(0..10, 10)).unwrap();
+    client.send("again", 0, &values(0..10, 10)).unwrap();
+    for topic in ["gone", "again"] {
+        client.delete(topic);
+    }
+    client.create("again", 1, &[]);
+    broker.kill();
+    // As if the crash had come between the commit of the metadata and the renaming of the folders.
+    let dir = broker.log_dir();
+    fs::remove_dir_all(dir.join("again-0")).unwrap();
+    for folder in names(&dir, "-delete") {
+        let name = folder.split('.').next().unwrap();
+        fs::rename(dir.join(&folder), dir.join(name)).unwrap();
+    }
+    broker.start_again().unwrap();
+    let client = Client::of(&broker);
+    assert_eq!(client.watermarks("again", 0), (0, 0));
+    client.create("gone", 1, &[]);
+    assert_eq!(client.watermarks("gone", 0), (0, 0));
+    let strays = names(&dir, "-stray");
+    assert_eq!(strays.len(), 2, "{strays:?}");
+    // They are kept as they are.
+    broker.kill();
+    broker.start_again().unwrap();
+    assert_eq!(names(&dir, "-stray"), strays);
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_damage_is_kept_beside_the_log() {
+    let at = tempfile::tempdir().unwrap();
+    let mut broker = start(at.path(), &[]);
+    let client = Client::of(&broker);
+    client.create("torn", 1, &[]);
+    client.create("damaged", 1, &[]);
+    let sent = values(0..100, 1000);
+    client.send("torn", 0, &sent).unwrap();
+    client.send("damaged", 0, &sent).unwrap();
+    broker.kill();
+    let mut torn = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .open(log_of(&broker, "torn-0"))
+        .unwrap();
+    // Half of a batch that follows well.
+    let mut batch = vec![0; 500];
+    torn.read_exact(&mut batch).unwrap();
+    batch[..8].copy_from_slice(&100i64.to_be_bytes());
+    torn.write_all(&batch).unwrap();
+    let damaged = log_of(&broker, "damaged-0");
+    let mut file = OpenOptions::new().write(true).open(&damaged).unwrap();
+    let middle = file.metadata().unwrap().len() / 2;
+    file.seek(SeekFrom::Start(middle)).unwrap();
+    file.write_all(b"not what was written").unwrap();
+    broker.start_again().unwrap();
+    let client = Client::of(&broker);
+    assert_eq!(client.read("torn", 0, 0), sent);
+    let left = client.read("damaged", 0, 0);
+    assert!((45..55).contains(&left.len()), "{}", left.len());
+    assert_eq!(left, sent[..left.len()]);
+    let kept = fs::read_dir(damaged.parent().unwrap())
+        .unwrap()
+        .filter(|e| {
+            e.as_ref()
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .contains(".log.cut-")
+        })
+        .count();
+    assert_eq!(kept, 1);
+    let words = broker.last_words();
+    let line = words
+        .lines()
+        .find(|l| l.contains("damage"))
+        .unwrap_or_else(|| panic!("{words}"));
+    for part in ["damaged", "partition", &left.len().to_string()] {
+        assert!(line.contains(part), "{part:?} is not in {line}");
+    }
+    // Both go on.
+    client.send("torn", 0, &values(100..110, 10)).unwrap();
+    client.send("damaged", 0, &values(0..10, 10)).unwrap();
+    assert_eq!(client.watermarks("torn", 0), (0, 110));
+}
+
+#[test]
+fn records_deleted_by_hand_stay_deleted_after_either_stop() {
+    let at = tempfile::tempdir().unwrap();
+    let checkpoints = [("log.flush.start.offset.checkpoint.interval.ms", "1000")];
+    let mut broker = start(at.path(), &checkpoints);
+    let client = Client::of(&broker);
+    client.create("t", 1, &[]);
+    let sent = values(0..20, 100);
+    client.send("t", 0, &sent).unwrap();
+    client.delete_records("t", 0, 7);
+    assert_eq!(client.watermarks("t", 0), (7, 20));
+    assert!(broker.stop().unwrap().success());
+    broker.start_again().unwrap();
+    let client = Client::of(&broker);
+    assert_eq!(client.watermarks("t", 0), (7, 20));
+    assert_eq!(client.read("t", 0, 7), sent[7..]);
+    client.delete_records("t", 0, 12);
+    let checkpoint = broker.log_dir().join("log-start-offset-checkpoint");
+    eventually("the checkpoint is written", || {
+        fs::read_to_string(&checkpoint).is_ok_and(|text| text.contains("t 0 12"))
+    });
+    broker.kill();
+    broker.start_again().unwrap();
+    assert_eq!(Client::of(&broker).watermarks("t", 0), (12, 20));
+    // All of it: the log goes on where it was.
+    let client = Client::of(&broker);
+    client.delete_records("t", 0, -1);
+    assert_eq!(client.watermarks("t", 0), (20, 20));
+    assert!(broker.stop().unwrap().success());
+    broker.start_again().unwrap();
+    let client = Client::of(&broker);
+    assert_eq!(client.watermarks("t", 0), (20, 20));
+    client.send("t", 0, &sent[..1]).unwrap();
+    assert_eq!(client.watermarks("t", 0), (20, 21));
+}
+
+#[test]
+fn retention_by_size_and_by_time_takes_whole_segments() {
+    let at = tempfile::tempdir().unwrap();
+    let broker = start(at.path(), &IMPATIENT);
+    let client = Client::of(&broker);
+    let small = ("segment.bytes", "1048576");
+    client.create("by-size", 1, &[small, ("retention.bytes", "3000000")]);
+    client.create("by-time", 1, &[small, ("retention.ms", "1000")]);
+    client.create(
+        "kept",
+        1,
+        &[small, ("retention.ms", "-1"), ("retention.bytes", "-1")],
+    );
+    let sent = values(0..60, 100_000);
+    for topic in ["by-size", "by-time", "kept"] {
+        client.send(topic, 0, &sent).unwrap();
+    }
+    // What is over may go if what is left is still as much as is to be kept.
+    eventually("segments go by size", || {
+        client.watermarks("by-size", 0).0 > 0
+    });
+    let (start, end) = client.watermarks("by-size", 0);
+    let left = (end - start) * 100_000;
+    assert_eq!(end, 60);
+    assert!((3_000_000..4_100_000).contains(&left), "{left}");
+    assert_eq!(client.read("by-size", 0, start), sent[start as usize..]);
+    // The last segment too, once it has passed: the log is empty and goes on where it was.
+    eventually("all goes by time", || {
+        client.watermarks("by-time", 0) == (60, 60)
+    });
+    client.send("by-time", 0, &sent[..1]).unwrap();
+    assert_eq!(client.watermarks("by-time", 0).1, 61);
+    assert_eq!(client.watermarks("kept", 0), (0, 60));
+    eventually("the files go", || {
+        names(&broker.log_dir().join("by-time-0"), ".log").len() == 1
+    });
+}
+
+#[test]
+fn a_segment_is_rolled_by_time_and_a_log_flushed_by_time() {
+    let at = tempfile::tempdir().unwrap();
+    let broker = start(
+        at.path(),
+        &[("log.flush.offset.checkpoint.interval.ms", "1000")],
+    );
+    let client = Client::of(&broker);
+    client.create("rolled", 1, &[("segment.ms", "200")]);
+    client.create("flushed", 1, &[("flush.ms", "100")]);
+    client.send("flushed", 0, &values(0..5, 10)).unwrap();
+    for number in 0..3 {
+        client
+            .send("rolled", 0, &values(number..number + 1, 10))
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    let logs = names(&broker.log_dir().join("rolled-0"), ".log");
+    assert_eq!(logs.len(), 3, "{logs:?}");
+    // What is flushed need not be looked at by a recovery.
+    let checkpoint = broker.log_dir().join("recovery-point-offset-checkpoint");
+    eventually("the recovery point follows the flush", || {
+        fs::read_to_string(&checkpoint).is_ok_and(|text| text.contains("flushed 0 5"))
+    });
+}
+
+/// A small file system of its own.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(at: &Path, size: &str) -> Result<Self, String> {
+        fs::create_dir_all(at).unwrap();
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
+            .arg(at)
+            .output();
+        match done {
+            Ok(output) if output.status.success() => Ok(Self(at.into())),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn resize(&self, size: &str) {
+        let done = Command::new("mount")
+            .args(["-o", &format!("remount,size={size}")])
+            .arg(&self.0)
+            .status();
+        assert!(done.unwrap().success());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_its_partitions_and_a_restart_with_space_has_all_that_was_acknowledged() {
+    let at = tempfile::tempdir().unwrap();
+    // The mount must outlive nothing else in the folder.
+    let small = match Mount::new(&at.path().join("small"), "6m") {
+        Ok(mount) => mount,
+        Err(reason) if packages::all_required() => panic!("{reason}"),
+        Err(reason) => return println!("skipped: no file system can be mounted: {reason}"),
+    };
+    let dirs = format!(
+        "{},{}",
+        at.path().join("large").display(),
+        small.0.display()
+    );
+    let metadata = at.path().join("large").display().to_string();
+    let settings = [("log.dirs", dirs.as_str()), ("metadata.log.dir", &metadata)];
+    let mut broker = start(at.path(), &settings);
+    let client = Client::of(&broker);
+    client.create("t", 2, &[]);
+    let in_small: i32 = if small.0.join("t-0").exists() { 0 } else { 1 };
+    assert!(
+        small.0.join(format!("t-{in_small}")).exists(),
+        "partitions are spread over log.dirs"
+    );
+    let sent = values(0..200, 100_000);
+    let mut acknowledged = 0;
+    let refused = sent.iter().find_map(|value| {
+        let outcome = client.send("t", in_small, std::slice::from_ref(value));
+        acknowledged += usize::from(outcome.is_ok());
+        outcome.err()
+    });
+    assert_eq!(refused, Some(RDKafkaErrorCode::KafkaStorageError));
+    assert!((30..80).contains(&acknowledged), "{acknowledged}");
+    // It stays so, and the other goes on.
+    assert_eq!(
+        client.send("t", in_small, &sent[..1]),
+        Err(RDKafkaErrorCode::KafkaStorageError)
+    );
+    client.send("t", 1 - in_small, &sent[..20]).unwrap();
+    assert_eq!(client.read("t", 1 - in_small, 0), sent[..20]);
+    assert!(
+        broker.last_words().contains("offline"),
+        "{}",
+        broker.last_words()
+    );
+    let _ = broker.stop().unwrap();
+    assert!(at.path().join("large/.kafka_cleanshutdown").exists());
+    assert!(!small.0.join(".kafka_cleanshutdown").exists());
+    // Still full: it is a refusal in one line, or a start that serves what it can.
+    small.resize("32m");
+    broker.start_again().unwrap();
+    let client = Client::of(&broker);
+    let read = client.read("t", in_small, 0);
+    assert_eq!(read[..acknowledged], sent[..acknowledged]);
+    client.send("t", in_small, &sent[..3]).unwrap();
+    assert_eq!(client.read("t", 1 - in_small, 0), sent[..20]);
+    // The same after kill -9.
+    broker.kill();
+    broker.start_again().unwrap();
+    assert_eq!(
+        Client::of(&broker).read("t", in_small, 0).len(),
+        read.len() + 3
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_is_refused_in_one_line() {
+    let at = tempfile::tempdir().unwrap();
+    fs::set_permissions(at.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let closed = at.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    let program = at.path().join("ringspun");
+    fs::copy(env!("CARGO_BIN_EXE_ringspun"), &program).unwrap();
+    let mut command = Command::new(&program);
+    command
+        .current_dir(at.path())
+        .args(["-o", "listeners=PLAINTEXT://127.0.0.1:0"])
+        .args(["-o", "ringspun.http.listener=", "-o", "ringspun.cores=1"])
+        .args(["-o", &format!("log.dirs={}", closed.display())]);
+    if rustix::process::geteuid().is_root() {
+        // Nobody: root may read everything.
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let line = text.lines().last().unwrap();
+    assert!(line.contains("closed is not writable"), "{text}");
+    assert!(
+        line.contains("give the user that runs ringspun the right to write there"),
+        "{text}"
+    );
+}
