@@ -103,8 +103,12 @@ impl Client {
 
     fn delete_records(&self, topic: &str, partition: i32, before: i64) {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Offset(before))
-            .unwrap();
+        // -1 is the high watermark.
+        let before = match before {
+            -1 => Offset::End,
+            before => Offset::Offset(before),
+        };
+        list.add_partition_offset(topic, partition, before).unwrap();
         let done = self.admin().delete_records(&list, &AdminOptions::new());
         self.runtime.block_on(done).unwrap();
     }
