@@ -1,5 +1,7 @@
 //! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs, ListConfigResources (KIP-133, 226, 339, 1142).
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
@@ -30,17 +32,32 @@ const BROKER_LOGGER: i8 = 8;
 const CLIENT_METRICS: i8 = 16;
 const GROUP: i8 = 32;
 
+/// Groups that one request may ask about.
+const MAX_GROUPS: usize = 1_000;
+
 pub fn describe_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
     let request: DescribeConfigsRequest = decode_request(call.version, body)?;
     let image = call.peer.image();
+    // Each resource once: a few bytes that name one are answered with up to 100 KB. Groups need not
+    // exist, so their number is bounded.
+    let mut seen = HashSet::new();
+    let mut groups = 0;
     let results = request
         .resources
         .iter()
+        .filter(|resource| seen.insert((resource.resource_type, described(resource))))
         .map(|resource| {
             let mut result = DescribeConfigsResult::default()
                 .with_resource_type(resource.resource_type)
                 .with_resource_name(resource.resource_name.clone());
-            match entries(&call, &image, resource) {
+            groups += usize::from(resource.resource_type == GROUP);
+            let entries = if groups > MAX_GROUPS {
+                let message = format!("More than {MAX_GROUPS} groups in one request");
+                Err((ErrorCode::PolicyViolation, message))
+            } else {
+                entries(&call, &image, resource)
+            };
+            match entries {
                 Ok(entries) => {
                     let keys = resource.configuration_keys.as_ref();
                     result.configs = entries
@@ -61,6 +78,15 @@ pub fn describe_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
         .collect();
     let response = DescribeConfigsResponse::default().with_results(results);
     Ok(Begun::Done(call.encode(&response)?))
+}
+
+/// The name under which a resource is looked up: a broker's has many spellings.
+fn described(resource: &DescribeConfigsResource) -> String {
+    let name = resource.resource_name.as_str();
+    match (resource.resource_type, name.parse::<i32>()) {
+        (BROKER, Ok(id)) => id.to_string(),
+        _ => name.to_owned(),
+    }
 }
 
 fn entries(

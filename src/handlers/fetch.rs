@@ -1,5 +1,6 @@
 //! Fetch (KIP-74, 227, 320, 392, 516).
 
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,11 @@ fn begin_session(
                 },
             ));
         }
+    }
+    if asked.len() > 1 {
+        // Each partition once, as Kafka does: naming one a million times is not a million reads.
+        let mut seen = HashSet::with_capacity(asked.len());
+        asked.retain(|partition| seen.insert(partition.name.clone()));
     }
     let mut forgotten = Vec::new();
     for topic in &request.forgotten_topics {
@@ -362,6 +368,7 @@ fn respond(
     let mut first = true;
     let mut sessions = call.peer.handlers.sessions.borrow_mut();
     let mut topics: Vec<(TopicName, FetchTopicResponse)> = Vec::new();
+    let mut places: HashMap<TopicName, usize> = HashMap::new();
     let mut by_topic: Vec<Vec<Vec<LogSlice>>> = Vec::new();
     for slot in slots {
         let (mut response, mut records) = answer(&slot, read_committed);
@@ -390,8 +397,8 @@ fn respond(
         }
         let at = match topics.last() {
             Some((name, _)) if *name == slot.name.topic => topics.len() - 1,
-            _ => match topics.iter().position(|(name, _)| *name == slot.name.topic) {
-                Some(at) => at,
+            _ => match places.get(&slot.name.topic) {
+                Some(&at) => at,
                 None => {
                     let (topic, topic_id) = match &slot.name.topic {
                         TopicName::Name(name) => {
@@ -408,6 +415,7 @@ fn respond(
                         },
                     ));
                     by_topic.push(Vec::new());
+                    places.insert(slot.name.topic, topics.len() - 1);
                     topics.len() - 1
                 }
             },

@@ -39,7 +39,8 @@ use crate::handlers::producers::ProducerIds;
 use crate::metadata::Image;
 use crate::protocol::api::{self, Api, Lookup, key};
 use crate::protocol::response::{self, EncodeError};
-use crate::protocol::{ErrorCode, Malformed, frame};
+use crate::protocol::{ErrorCode, Malformed, frame, walker};
+use crate::runtime::budget::{Budget, STALLED_AFTER, Units};
 use crate::runtime::mailbox::Closed;
 use crate::transport::Outgoing;
 
@@ -69,6 +70,8 @@ pub struct Peer {
     /// Name of the listener it came through.
     pub listener: Arc<str>,
     pub address: SocketAddr,
+    /// The memory of the shard.
+    pub budget: Budget,
 }
 
 impl Peer {
@@ -131,6 +134,8 @@ pub enum Close {
     Unanswered(ErrorCode),
     #[error("response could not be encoded: {0}")]
     Encode(#[from] EncodeError),
+    #[error("a request that takes {0} bytes to read, and no memory for it")]
+    NoMemory(u64),
     #[error("the broker is stopping")]
     Stopping,
 }
@@ -159,8 +164,42 @@ impl Begun {
     }
 }
 
-/// Starts a request. `frame` is what came behind the length prefix.
-pub async fn begin(peer: &Rc<Peer>, mut frame: BytesMut) -> Result<Begun, Close> {
+/// Adds to `units`, which a request's frame holds, the `bytes` that it takes decoded.
+///
+/// A little more than there is is let pass, or complete requests would wait for memory that complete
+/// requests hold. Who needs much (no honest client does: what it sends are mostly records, names and
+/// numbers of some length) waits, and is closed when it waited in vain.
+async fn charge(budget: &Budget, units: &mut Units, bytes: u64) -> Result<(), Close> {
+    const LITTLE_BYTES: u64 = 4 * 1024;
+    if let Some(more) = budget.try_reserve_ahead(bytes) {
+        units.merge(more);
+        return Ok(());
+    }
+    if bytes <= LITTLE_BYTES.max(units.bytes() / 4) {
+        return Ok(());
+    }
+    let need = bytes.min(budget.capacity().saturating_sub(units.bytes()));
+    let granted = async { Some(budget.reserve(need).await) };
+    let in_vain = async {
+        glommio::timer::Timer::new(STALLED_AFTER).await;
+        None
+    };
+    match futures_lite::future::or(granted, in_vain).await {
+        Some(more) => {
+            units.merge(more);
+            Ok(())
+        }
+        None => Err(Close::NoMemory(bytes)),
+    }
+}
+
+/// Starts a request. `frame` is what came behind the length prefix; `units` is what it holds of the
+/// shard's memory, to be kept until the request is answered.
+pub async fn begin(
+    peer: &Rc<Peer>,
+    mut frame: BytesMut,
+    units: &mut Units,
+) -> Result<Begun, Close> {
     let peek = frame::peek(&frame).ok_or(Close::Short(frame.len()))?;
     let api = match api::lookup(peek.api_key, peek.api_version) {
         Lookup::Served(api) => api,
@@ -184,6 +223,8 @@ pub async fn begin(peer: &Rc<Peer>, mut frame: BytesMut) -> Result<Begun, Close>
     };
     let body_offset = header.body_offset;
     let body = frame.split_off(body_offset);
+    let walked = walker::walk(api.key, call.version, &body)?;
+    charge(&peer.budget, units, walked.memory_bytes as u64).await?;
     match api.key {
         key::PRODUCE => return produce::begin(call, body).await,
         key::FETCH => return fetch::begin(call, body.freeze()).await,

@@ -1,6 +1,7 @@
 //! InitProducerId and DescribeProducers (KIP-98, 360, 664).
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -123,6 +124,7 @@ pub async fn describe_producers(call: Call, body: Bytes) -> Result<Begun, Close>
     let mut items = Vec::new();
     let mut places = Vec::new();
     let mut response = DescribeProducersResponse::default();
+    let mut seen = HashSet::new();
     for topic in &request.topics {
         let found = image.topic_by_name(&topic.name);
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
@@ -132,6 +134,10 @@ pub async fn describe_producers(call: Call, body: Bytes) -> Result<Begun, Close>
                 .filter(|topic| topic.partition(PartitionIndex(index)).is_some())
                 .map(|topic| TopicPartition::new(topic.id, PartitionIndex(index)));
             match place {
+                // A few bytes that name a partition are answered with all of its producers.
+                Some(partition) if !seen.insert(partition) => {
+                    answer.error_code = ErrorCode::InvalidRequest.code();
+                }
                 Some(partition) => items.push(Item {
                     slot: places.len() as u32,
                     partition,

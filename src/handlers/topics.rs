@@ -1,6 +1,8 @@
 //! CreateTopics, DeleteTopics, CreatePartitions, ElectLeaders, ListPartitionReassignments: what the
 //! controller decides, plus what depends on the version of the request.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use kafka_protocol::messages::create_topics_response::CreatableTopicConfigs;
 use kafka_protocol::messages::{
@@ -57,8 +59,9 @@ pub fn create_topics(call: Call, body: Bytes) -> Result<Begun, Close> {
 /// Version 5 tells the settings of each topic that was, or would be, created (KIP-525).
 fn add_configs(call: &Call, asked: &CreateTopicsRequest, response: &mut CreateTopicsResponse) {
     let settings = call.peer.settings();
+    let by_name: HashMap<&str, _> = asked.topics.iter().map(|t| (t.name.as_str(), t)).collect();
     for result in response.topics.iter_mut().filter(|r| r.error_code == 0) {
-        let Some(topic) = asked.topics.iter().find(|t| t.name == result.name) else {
+        let Some(topic) = by_name.get(result.name.as_str()) else {
             continue;
         };
         let overrides = topic

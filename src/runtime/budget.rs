@@ -109,6 +109,19 @@ impl Budget {
         }))
     }
 
+    /// `bytes` at once or not at all, before those who wait.
+    ///
+    /// For what a complete request needs on top of its frame: it holds memory that those who wait
+    /// wait for, and letting it pass is what frees it.
+    pub fn try_reserve_ahead(&self, bytes: u64) -> Option<Units> {
+        let available = self.inner.available.get().checked_sub(bytes)?;
+        self.inner.available.set(available);
+        Some(self.units(Grant {
+            common: bytes,
+            aside: 0,
+        }))
+    }
+
     /// `min(bytes, capacity)` bytes, when the turn comes. May be dropped; a deadline is the caller's.
     pub async fn reserve(&self, bytes: u64) -> Units {
         let grant = self.wait(bytes, None).await;
@@ -447,6 +460,21 @@ mod tests {
                 (large.bytes(), small.bytes(), budget.available()),
                 (50, 5, 45)
             );
+        });
+        assert_eq!(budget.available(), 100);
+    }
+
+    #[test]
+    fn a_complete_request_goes_before_those_who_wait() {
+        let budget = Budget::new(100, 0);
+        let held = budget.try_reserve(60).unwrap();
+        block_on(async {
+            let mut large = pin!(budget.reserve(50));
+            assert!(poll_once(large.as_mut()).await.is_none());
+            let more = budget.try_reserve_ahead(40).unwrap();
+            assert!(budget.try_reserve_ahead(1).is_none());
+            drop((held, more));
+            assert!(poll_once(large.as_mut()).await.is_some());
         });
         assert_eq!(budget.available(), 100);
     }

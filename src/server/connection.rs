@@ -4,8 +4,12 @@
 //! its second stage into a queue; the writer takes the queue's front, waits for it, and sends. So
 //! requests start in the order in which they came, work on in parallel, and are answered in order.
 //!
-//! The queue is bounded, in requests and in the memory that their frames hold: when it is full the
-//! reader stops reading, and the kernel's buffers fill, and the client waits.
+//! The queue is bounded, in requests and in bytes of answers that wait to be sent: when it is full the
+//! reader stops reading, and the kernel's buffers fill, and the client waits. What requests and answers
+//! hold is taken from the shard's budget.
+//!
+//! When a client sends what cannot be read, what it asked before is still answered, for 5 s at most: a
+//! fetch may have been asked to wait for weeks. When it has gone, nothing is.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -23,7 +27,7 @@ use crate::broker::messages::{Accepted, Reply};
 use crate::broker::reply::ReplyTo;
 use crate::broker::shard::{Shard, spawn, wall_clock};
 use crate::handlers::{self, Begun, Close, Handlers, Later, Peer};
-use crate::runtime::budget::Units;
+use crate::runtime::budget::{Budget, Units};
 use crate::transport::{
     ConnectionOptions, Control, FrameError, FrameReader, Outgoing, Sender, connection,
 };
@@ -31,13 +35,19 @@ use crate::transport::{
 /// Requests of one connection that are begun and not answered. Kafka has one at a time.
 pub const MAX_IN_FLIGHT: usize = 128;
 
-/// How long a client may leave a response unread before its connection is closed.
+/// Bytes of finished answers that may wait behind the one that is being sent.
+pub const MAX_UNSENT_BYTES: u64 = 1 << 20;
+
+/// What a connection takes even when nothing happens: its tasks, its place in the tables.
+const CONNECTION_BYTES: u64 = 8 * 1024;
+
+/// How long a client may take nothing of a response before its connection is closed.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often connections are looked through for those to close.
 const SWEEP: Duration = Duration::from_millis(500);
 
-/// How long requests in flight may take when the node stops.
+/// How long requests in flight may take when the node stops, or when their client is gone.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A response that is due, in its place in the order.
@@ -45,13 +55,23 @@ struct Due {
     response: Response,
     api_key: i16,
     arrived: Instant,
-    /// The memory of the request's frame.
-    units: Units,
+    /// The memory of the request, or of the answer if it is there.
+    units: Option<Units>,
 }
 
 enum Response {
     Ready(Outgoing),
     Later(Later),
+}
+
+impl Response {
+    /// Bytes of memory of an answer that is there.
+    fn ready_bytes(&self) -> u64 {
+        match self {
+            Response::Ready(outgoing) => outgoing.memory_bytes(),
+            Response::Later(_) => 0,
+        }
+    }
 }
 
 /// What the tasks of one connection share.
@@ -61,9 +81,18 @@ struct Queue {
     filled: Event,
     /// The reader may go on, or the writer has ended.
     drained: Event,
+    control: Control,
+    /// Bytes of the answers in `due` that are there.
+    unsent_bytes: Cell<u64>,
     reader_done: Cell<bool>,
+    /// When the reader ended, if it did.
+    ended: Cell<Option<Instant>>,
     writer_done: Cell<bool>,
-    last_active: Cell<Instant>,
+    /// Bytes received and sent when the sweep last looked, and when they last were others.
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    last_received: Cell<Instant>,
+    last_sent: Cell<Instant>,
     /// When the send began that is under way.
     sending_since: Cell<Option<Instant>>,
     /// The connection is to end, and why.
@@ -74,6 +103,64 @@ struct Queue {
 }
 
 impl Queue {
+    fn new(control: Control) -> Rc<Queue> {
+        let now = Instant::now();
+        Rc::new(Queue {
+            due: RefCell::default(),
+            filled: Event::default(),
+            drained: Event::default(),
+            control,
+            unsent_bytes: Cell::new(0),
+            reader_done: Cell::new(false),
+            ended: Cell::new(None),
+            writer_done: Cell::new(false),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            last_received: Cell::new(now),
+            last_sent: Cell::new(now),
+            sending_since: Cell::new(None),
+            cut: Cell::new(None),
+            cut_event: Event::default(),
+            abort_event: Event::default(),
+        })
+    }
+
+    fn is_full(&self) -> bool {
+        self.due.borrow().len() >= MAX_IN_FLIGHT || self.unsent_bytes.get() >= MAX_UNSENT_BYTES
+    }
+
+    /// Ends the connection if it has stood still for too long.
+    fn sweep(&self, now: Instant, idle: Option<Duration>) {
+        let since = |then: Instant| now.saturating_duration_since(then);
+        if self.received.replace(self.control.received()) != self.control.received() {
+            self.last_received.set(now);
+        }
+        if self.sent.replace(self.control.sent()) != self.control.sent() {
+            self.last_sent.set(now);
+        }
+        match self.sending_since.get() {
+            Some(began) => {
+                if since(began.max(self.last_sent.get())) >= SEND_TIMEOUT {
+                    self.cut(CloseReason::SlowReader);
+                    self.abort_event.set();
+                }
+            }
+            None => {
+                let quiet = since(self.last_received.get().max(self.last_sent.get()));
+                if idle.is_some_and(|idle| quiet >= idle) {
+                    self.cut(CloseReason::Idle);
+                }
+            }
+        }
+        if self
+            .ended
+            .get()
+            .is_some_and(|ended| since(ended) >= DRAIN_TIMEOUT)
+        {
+            self.abort_event.set();
+        }
+    }
+
     fn cut(&self, reason: CloseReason) {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
@@ -138,16 +225,7 @@ impl ConnectionHost {
             let idle_ms = host.handlers.shard.settings().connections_max_idle_ms;
             let idle = u64::try_from(idle_ms).ok().map(Duration::from_millis);
             for queue in host.open.borrow().values() {
-                let quiet = now.saturating_duration_since(queue.last_active.get());
-                let waits = queue.due.borrow().is_empty() && queue.sending_since.get().is_none();
-                if waits && idle.is_some_and(|idle| quiet >= idle) {
-                    queue.cut(CloseReason::Idle);
-                }
-                let sending = queue.sending_since.get();
-                if sending.is_some_and(|s| now.saturating_duration_since(s) >= SEND_TIMEOUT) {
-                    queue.cut(CloseReason::SlowReader);
-                    queue.abort_event.set();
-                }
+                queue.sweep(now, idle);
             }
         }
     }
@@ -171,24 +249,16 @@ impl ConnectionHost {
         let Some(listener) = self.listeners.get(accepted.listener).cloned() else {
             return CloseReason::Socket;
         };
+        // As far as there is room: it is there already, and requests are what can wait.
+        let _units = self.options.budget.try_reserve_ahead(CONNECTION_BYTES);
         let (reader, sender, control) = connection(accepted.fd, &self.options);
         let peer = Rc::new(Peer {
             handlers: self.handlers.clone(),
             listener,
             address: accepted.peer,
+            budget: self.options.budget.clone(),
         });
-        let queue = Rc::new(Queue {
-            due: RefCell::default(),
-            filled: Event::default(),
-            drained: Event::default(),
-            reader_done: Cell::new(false),
-            writer_done: Cell::new(false),
-            last_active: Cell::new(Instant::now()),
-            sending_since: Cell::new(None),
-            cut: Cell::new(None),
-            cut_event: Event::default(),
-            abort_event: Event::default(),
-        });
+        let queue = Queue::new(control);
         let number = self.next.get();
         self.next.set(number + 1);
         self.open.borrow_mut().insert(number, queue.clone());
@@ -196,21 +266,34 @@ impl ConnectionHost {
             queue.cut(CloseReason::Shutdown);
         }
         let counters = self.handlers.shard.counters();
-        let writer = glommio::spawn_local(write_loop(shard, queue.clone(), sender, control));
+        let writer = glommio::spawn_local(write_loop(
+            shard,
+            self.options.budget.clone(),
+            queue.clone(),
+            sender,
+        ));
         let cut = async {
             queue.cut_event.wait().await;
             queue.cut.get().unwrap_or(CloseReason::Shutdown)
         };
         let reason = future::or(self.read_loop(&peer, &queue, reader), cut).await;
-        // Only a node that stops answers what was begun; a client that has gone reads nothing more.
-        if reason != CloseReason::Shutdown {
-            let dropped = std::mem::take(&mut *queue.due.borrow_mut());
-            for _ in dropped {
+        // A client that has gone reads nothing more; one whose request cannot be read, or failed
+        // without an answer, is told first what it asked before, and so is everybody when the node stops.
+        if matches!(
+            reason,
+            CloseReason::Client
+                | CloseReason::Socket
+                | CloseReason::Idle
+                | CloseReason::Stalled
+                | CloseReason::SlowReader
+        ) {
+            for _ in queue.due.take() {
                 counters.requests_in_flight.dec();
             }
             queue.abort_event.set();
         }
         queue.reader_done.set(true);
+        queue.ended.set(Some(Instant::now()));
         queue.filled.set();
         let written = writer.await;
         // What was due behind the response that failed.
@@ -230,7 +313,7 @@ impl ConnectionHost {
     ) -> CloseReason {
         let counters = peer.shard().counters();
         loop {
-            while queue.due.borrow().len() >= MAX_IN_FLIGHT && !queue.writer_done.get() {
+            while queue.is_full() && !queue.writer_done.get() {
                 queue.drained.wait().await;
             }
             if queue.writer_done.get() {
@@ -246,14 +329,14 @@ impl ConnectionHost {
                 }
             };
             let arrived = Instant::now();
-            queue.last_active.set(arrived);
             counters.received_bytes.add(frame.bytes.len() as u64 + 4);
             let api_key = match frame.bytes.first_chunk() {
                 Some(key) => i16::from_be_bytes(*key),
                 None => -1,
             };
             counters.api(api_key).requests.inc();
-            let response = match handlers::begin(peer, frame.bytes).await {
+            let mut units = frame.units;
+            let response = match handlers::begin(peer, frame.bytes, &mut units).await {
                 Ok(Begun::Silent) => continue,
                 Ok(Begun::Done(outgoing)) => Response::Ready(outgoing),
                 Ok(Begun::Later(later)) => Response::Later(later),
@@ -263,12 +346,22 @@ impl ConnectionHost {
                     return reason;
                 }
             };
+            let mut units = Some(units);
+            let ready_bytes = response.ready_bytes();
+            if ready_bytes > 0 {
+                // The request is done with; the answer is held instead.
+                drop(units.take());
+                units = self.options.budget.try_reserve_ahead(ready_bytes);
+                queue
+                    .unsent_bytes
+                    .set(queue.unsent_bytes.get() + ready_bytes);
+            }
             counters.requests_in_flight.inc();
             queue.due.borrow_mut().push_back(Due {
                 response,
                 api_key,
                 arrived,
-                units: frame.units,
+                units,
             });
             queue.filled.set();
         }
@@ -287,26 +380,31 @@ impl ConnectionHost {
 /// Sends responses in order until the reader has ended and all are sent, or the connection is cut.
 async fn write_loop(
     shard: Rc<Shard>,
+    budget: Budget,
     queue: Rc<Queue>,
     mut sender: Sender,
-    control: Control,
 ) -> Option<CloseReason> {
     let abort = async {
         queue.abort_event.wait().await;
         Some(CloseReason::Shutdown)
     };
-    let sending = send_all(&shard, &queue, &mut sender);
+    let sending = send_all(&shard, &budget, &queue, &mut sender);
     let reason = future::or(sending, abort).await;
     let reason = reason.map(|reason| queue.cut.get().unwrap_or(reason));
     queue.writer_done.set(true);
     queue.drained.set();
-    control.shutdown();
+    queue.control.shutdown();
     // Wakes a reader that waits for a client that will send nothing more.
     queue.cut(reason.unwrap_or(CloseReason::Client));
     reason
 }
 
-async fn send_all(shard: &Shard, queue: &Queue, sender: &mut Sender) -> Option<CloseReason> {
+async fn send_all(
+    shard: &Shard,
+    budget: &Budget,
+    queue: &Queue,
+    sender: &mut Sender,
+) -> Option<CloseReason> {
     let counters = shard.counters();
     loop {
         let next = queue.due.borrow_mut().pop_front();
@@ -319,15 +417,24 @@ async fn send_all(shard: &Shard, queue: &Queue, sender: &mut Sender) -> Option<C
         };
         let (api_key, arrived) = (due.api_key, due.arrived);
         let _in_flight = InFlight(counters);
+        let ready_bytes = due.response.ready_bytes();
+        queue
+            .unsent_bytes
+            .set(queue.unsent_bytes.get() - ready_bytes);
+        let mut units = due.units;
         let outgoing = match due.response {
             Response::Ready(outgoing) => outgoing,
             Response::Later(later) => match later.await {
-                Ok(outgoing) => outgoing,
+                Ok(outgoing) => {
+                    // The request is done with: what it held is free before the client has read the
+                    // answer. That is held as far as there is room: it exists already.
+                    drop(units.take());
+                    units = budget.try_reserve_ahead(outgoing.memory_bytes());
+                    outgoing
+                }
                 Err(close) => return Some(close_reason(&close)),
             },
         };
-        // The request is done with: what it held is free before the client has read the answer.
-        drop(due.units);
         let len = outgoing.len();
         if len > 0 {
             queue.sending_since.set(Some(Instant::now()));
@@ -336,9 +443,9 @@ async fn send_all(shard: &Shard, queue: &Queue, sender: &mut Sender) -> Option<C
             }
             counters.sent_bytes.add(len);
         }
+        drop(units);
         queue.sending_since.set(None);
         let now = Instant::now();
-        queue.last_active.set(now);
         let took = now.saturating_duration_since(arrived).as_micros();
         let took = u64::try_from(took).unwrap_or(u64::MAX);
         counters.api(api_key).duration.record_us(took);
@@ -376,6 +483,7 @@ fn close_reason(close: &Close) -> CloseReason {
         Close::Unsupported { .. } => CloseReason::UnsupportedVersion,
         Close::Unanswered(_) => CloseReason::UnacknowledgedError,
         Close::Encode(_) => CloseReason::Socket,
+        Close::NoMemory(_) => CloseReason::Stalled,
         Close::Stopping => CloseReason::Shutdown,
     }
 }

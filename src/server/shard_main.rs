@@ -56,7 +56,11 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
     let summary = shard.open_partitions().await;
     shard.start();
 
-    let budget = Budget::new(seed.memory.pool_bytes, seed.memory.request_reserve_bytes);
+    // Requests and replies get half of the pool. The rest is for what is not counted byte by byte:
+    // receive buffers kept for reuse (an eighth), indexes, tasks, and what the allocator rounds up and
+    // holds back.
+    let requests_bytes = seed.memory.pool_bytes / 2;
+    let budget = Budget::new(requests_bytes, seed.memory.request_reserve_bytes);
     let options = ConnectionOptions {
         budget,
         pool: ReceivePool::new((seed.memory.pool_bytes / 8) as usize),

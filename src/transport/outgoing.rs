@@ -24,6 +24,15 @@ impl Outgoing {
         self.parts.iter().map(Part::len).sum()
     }
 
+    /// Bytes that it holds in memory: what is sent from a file is not among them.
+    pub fn memory_bytes(&self) -> u64 {
+        let bytes = |part: &Part| match part {
+            Part::Bytes(bytes) => bytes.len() as u64,
+            Part::File(_) => 0,
+        };
+        self.parts.iter().map(bytes).sum()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
