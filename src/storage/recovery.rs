@@ -180,7 +180,14 @@ impl<D: Disk> Log<D> {
             };
             loader.load(&options).await?
         };
-        Ok((Self::from_opened(disk, dir, settings, opened), report))
+        let log = Self::from_opened(disk, dir, settings, opened);
+        if !options.is_clean {
+            // It may have been made just before the stop and never flushed.
+            let mut state = log.state.borrow_mut();
+            state.created_dirty = true;
+            state.dir_dirty = true;
+        }
+        Ok((log, report))
     }
 
     /// Reads the active segment anew after the log has been cut. Both gates are held.
@@ -563,13 +570,18 @@ impl<D: Disk> Loader<'_, D> {
             if !options.is_clean {
                 recovery_point = next_offset;
             }
-            let path = self.dir.join(LEADER_EPOCH_CHECKPOINT);
-            self.disk
-                .replace_file(&path, &epochs.encode())
-                .await
-                .map_err(|error| LogError::Io(Failure::new(Operation::Checkpoint, &path, error)))?;
+            if names.has_epochs || !epochs.is_empty() {
+                let path = self.dir.join(LEADER_EPOCH_CHECKPOINT);
+                let failed = |error| Failure::new(Operation::Checkpoint, &path, error);
+                self.disk
+                    .replace_file(&path, &epochs.encode())
+                    .await
+                    .map_err(|error| LogError::Io(failed(error)))?;
+            }
         }
-        if !rebuilt_bases.is_empty() || !options.is_clean {
+        // The first flush syncs the folder of a log that has nothing to serve.
+        let has_records = segments.len() > 1 || segments.iter().any(|segment| segment.size > 0);
+        if (!rebuilt_bases.is_empty() || !options.is_clean) && has_records {
             self.disk
                 .sync_dir(self.dir)
                 .await
@@ -981,7 +993,10 @@ impl<D: Disk> Loader<'_, D> {
             if !rebuilt.contains(&segment.base_offset) {
                 continue;
             }
-            for kind in [FileKind::Log, FileKind::Index, FileKind::TimeIndex] {
+            // Nothing can be read of an empty one, and a node may have thousands of them.
+            let kinds = [FileKind::Log, FileKind::Index, FileKind::TimeIndex];
+            let kinds = if segment.size > 0 { &kinds[..] } else { &[] };
+            for &kind in kinds {
                 let file = self.open(segment.base_offset, kind).await?;
                 let synced = file.sync_data().await;
                 self.io(Operation::Sync, segment.base_offset, kind, synced)?;
