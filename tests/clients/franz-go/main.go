@@ -82,7 +82,13 @@ func run(ctx context.Context, command []string) (string, error) {
 		_, err = grown.On(rest[0], func(r *kadm.CreatePartitionsResponse) error { return r.Err })
 		return "", err
 	case "describe":
-		topics, err := admin.ListTopics(ctx, rest[0])
+		// A client of its own: kadm answers from what its client heard in the last seconds.
+		fresh, err := kgo.NewClient(kgo.SeedBrokers(bootstrap))
+		if err != nil {
+			return "", err
+		}
+		defer fresh.Close()
+		topics, err := kadm.NewClient(fresh).ListTopics(ctx, rest[0])
 		if err != nil {
 			return "", err
 		}
