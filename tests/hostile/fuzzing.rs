@@ -202,20 +202,15 @@ fn converse(node: &Node, frames: &VecDeque<Vec<u8>>, rng: &mut Rng) -> (usize, u
         .set_read_timeout(Some(PEER_PATIENCE))
         .expect("a socket");
     let (mut last, mut answered) = (-1, 0);
-    loop {
-        match peer.receive() {
-            Ok(Some(answer)) => {
-                let id = correlation_id(&answer);
-                if misframed && (id <= last || id > end) {
-                    break;
-                }
-                assert!(id > last && id <= end, "answer {id} after {last}");
-                last = id;
-                answered += 1;
-            }
-            // Closed; or it waits, as it may have been asked to.
-            Ok(None) | Err(_) => break,
+    // Until it is closed; or waits, as it may have been asked to.
+    while let Ok(Some(answer)) = peer.receive() {
+        let id = correlation_id(&answer);
+        if misframed && (id <= last || id > end) {
+            break;
         }
+        assert!(id > last && id <= end, "answer {id} after {last}");
+        last = id;
+        answered += 1;
         if last == end {
             break;
         }
