@@ -421,7 +421,7 @@ fn loads(options: &mut Options, results: &mut Results, folder: &Path) -> Result<
 fn unstarted(kind: Kind, folder: &Path) -> Result<Broker> {
     // One shard, as there is one core.
     let settings = [
-        ("ringspun.cores", "0"),
+        ("ringspun.cores", "0,"),
         ("auto.create.topics.enable", "false"),
     ];
     let broker = Broker::new(kind, folder, &settings).map_err(|problem| anyhow!(problem))?;

@@ -153,6 +153,9 @@ impl Broker {
     }
 
     fn spawn(&self, command: &mut Command) -> Result<Child, String> {
+        if let Some(core) = self.core {
+            run_on(command, core);
+        }
         let stderr = File::options()
             .create(true)
             .append(true)
@@ -300,6 +303,21 @@ pub fn die_with_parent(command: &mut Command) {
     unsafe {
         command.pre_exec(|| {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+}
+
+/// The process is to run on this core, whatever ours may run on.
+fn run_on(command: &mut Command, core: usize) {
+    // SAFETY: the set is a plain array on the stack, and sched_setaffinity is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(core, &mut set);
+            if libc::sched_setaffinity(0, std::mem::size_of_val(&set), &set) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
             Ok(())
         });
     }
