@@ -146,6 +146,13 @@ impl Shard {
         let topic = topic.name.clone();
         let partition = Partition::new(key, topic, directory, log, settings, leader);
         self.insert_partition(Rc::new(partition));
+        let counters = self.counters();
+        if report.recovered_segments > 0 {
+            counters.recovered_partitions.inc();
+        }
+        counters.recovered_bytes.add(report.recovered_bytes);
+        counters.recovery_cut_bytes.add(report.truncated_bytes);
+        counters.index_rebuilds.add(report.rebuilt_indexes as u64);
         Opened::Serves {
             recovered: report.recovered_segments > 0,
         }

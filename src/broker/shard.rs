@@ -201,6 +201,7 @@ impl Shard {
             return Ok(Pending::Local(receiver));
         }
         let pending = self.endpoint.post(to.index(), request).await?;
+        self.counters().mailbox_sent.inc();
         Ok(Pending::Remote(pending))
     }
 
@@ -402,7 +403,14 @@ impl Shard {
     async fn write(self: &Rc<Self>, partition: &Rc<Partition>) {
         partition.dirty.set(false);
         let moved = partition.write(wall_clock()).await;
-        if partition.wants_flush_now() || partition.rolled.take() {
+        let rolled = partition.rolled.take();
+        if rolled {
+            self.counters().log_segments_rolled.inc();
+        }
+        if partition.log.failure().is_some() {
+            self.counters().log_append_failures.inc();
+        }
+        if partition.wants_flush_now() || rolled {
             self.mark_flush(partition);
         }
         self.settle(moved);

@@ -29,7 +29,7 @@ use crate::broker::shard::{Shard, spawn, wall_clock};
 use crate::handlers::{self, Begun, Close, Handlers, Later, Peer};
 use crate::runtime::budget::{Budget, Units};
 use crate::transport::{
-    ConnectionOptions, Control, FrameError, FrameReader, Outgoing, Sender, connection,
+    ConnectionOptions, Control, FrameError, FrameReader, Outgoing, Part, Sender, connection,
 };
 
 /// Requests of one connection that are begun and not answered. Kafka has one at a time.
@@ -222,12 +222,25 @@ impl ConnectionHost {
             let now = Instant::now();
             host.options.budget.sweep(now);
             host.options.pool.trim();
+            host.sample();
             let idle_ms = host.handlers.shard.settings().connections_max_idle_ms;
             let idle = u64::try_from(idle_ms).ok().map(Duration::from_millis);
             for queue in host.open.borrow().values() {
                 queue.sweep(now, idle);
             }
         }
+    }
+
+    /// What is counted by looking.
+    fn sample(&self) {
+        let counters = self.handlers.shard.counters();
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let budget = &self.options.budget;
+        let used = budget.capacity().saturating_sub(budget.available());
+        counters.budget_limit_bytes.set(signed(budget.capacity()));
+        counters.budget_used_bytes.set(signed(used));
+        let sessions = self.handlers.sessions.borrow().len() as u64;
+        counters.fetch_sessions_open.set(signed(sessions));
     }
 
     /// Takes no more requests, and waits until those in flight are answered, at most 5 s.
@@ -436,12 +449,19 @@ async fn send_all(
             },
         };
         let len = outgoing.len();
+        let zero_copy: u64 = outgoing
+            .parts
+            .iter()
+            .filter(|part| matches!(part, Part::File(_)))
+            .map(Part::len)
+            .sum();
         if len > 0 {
             queue.sending_since.set(Some(Instant::now()));
             if sender.send(outgoing).await.is_err() {
                 return Some(CloseReason::Socket);
             }
             counters.sent_bytes.add(len);
+            counters.sent_zero_copy_bytes.add(zero_copy);
         }
         drop(units);
         queue.sending_since.set(None);

@@ -77,6 +77,7 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
         let mut accept = Some(seed.accept);
         async move {
             while let Ok(incoming) = endpoint.next().await {
+                shard.counters().mailbox_received.inc();
                 let reply = ReplyTo::Remote(endpoint.clone(), incoming.token);
                 match incoming.request {
                     Request::Connection(accepted) => host.serve(accepted, reply),
