@@ -14,8 +14,8 @@ pub fn begin(call: &Call, body: Bytes) -> Result<Begun, Close> {
         || (api_versions::client_software_is_valid(&request.client_software_name)
             && api_versions::client_software_is_valid(&request.client_software_version));
     let response = if valid {
-        // Nothing is finalized: no feature with levels works yet.
-        api_versions::response(call.version, &Features::default(), 0)
+        let features = Features::served(call.peer.image().version());
+        api_versions::response(call.version, &features, 0)
     } else {
         api_versions::invalid_request(call.version, 0)
     };

@@ -12,6 +12,35 @@ use super::api::{self, APIS, Api, key};
 use super::errors::ErrorCode;
 use super::response::{EncodeError, encode_response};
 
+/// A feature with levels (KIP-584).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feature {
+    pub name: &'static str,
+    /// Lowest and highest level this broker can work at.
+    pub min: i16,
+    pub max: i16,
+    /// The level it works at; 0 is "not at all", and is not sent.
+    pub finalized: i16,
+}
+
+/// Every feature that is served, in the order of names: the only place that says so. `kafka-features
+/// describe` prints these rows.
+///
+/// A feature is listed when all that its level promises works, and not before: clients act on it (a Java
+/// producer speaks the transaction protocol of KIP-890 from `transaction.version` 2 on). Levels are those
+/// of Kafka 4.3. Left out on purpose: `kraft.version`, because the quorum is not KRaft's, and
+/// `eligible.leader.replicas.version`, because no such replicas are kept (KIP-966).
+pub static FEATURES: &[Feature] = &[
+    // 30 is 4.3-IV0, the release whose APIs these are; web consoles show it as the broker's version. No
+    // other level, because the metadata log is our own and has one format.
+    Feature {
+        name: "metadata.version",
+        min: 30,
+        max: 30,
+        finalized: 30,
+    },
+];
+
 /// The features of the cluster (KIP-584), in the order in which they are sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Features {
@@ -21,6 +50,18 @@ pub struct Features {
     pub finalized: Vec<(&'static str, i16)>,
     /// Version of the finalized set, -1 if there is none.
     pub finalized_epoch: i64,
+}
+
+impl Features {
+    /// What [`FEATURES`] says. `epoch` must not go back while a client is connected, and is not negative:
+    /// clients keep the levels of the highest epoch they saw.
+    pub fn served(epoch: i64) -> Self {
+        Self {
+            supported: FEATURES.iter().map(|f| (f.name, f.min, f.max)).collect(),
+            finalized: FEATURES.iter().map(|f| (f.name, f.finalized)).collect(),
+            finalized_epoch: epoch.max(0),
+        }
+    }
 }
 
 /// The answer to an ApiVersions request of a version that is served.
@@ -165,6 +206,18 @@ mod tests {
             assert_eq!(frame.len(), 8 + 2 + 1 + 7 * APIS.len() + 4 + 1);
             assert_eq!(frame.last(), Some(&0));
         }
+    }
+
+    #[test]
+    fn every_listed_feature_works_at_a_level_within_its_range() {
+        assert!(FEATURES.is_sorted_by_key(|f| f.name));
+        for feature in FEATURES {
+            let levels = feature.min..=feature.max;
+            assert!(levels.contains(&feature.finalized), "{feature:?}");
+        }
+        let response = response(4, &Features::served(-1), 0);
+        assert_eq!(response.finalized_features_epoch, 0);
+        assert_eq!(response.supported_features.len(), FEATURES.len());
     }
 
     #[test]

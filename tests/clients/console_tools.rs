@@ -361,7 +361,15 @@ fn producer_perf_test(world: &mut World) -> Result<(), String> {
 }
 
 fn features_quorum_and_election(world: &mut World) -> Result<(), String> {
-    tool(world, "FeatureCommand", "", &["describe"])?;
+    let printed = tool(world, "FeatureCommand", "", &["describe"])?;
+    let metadata = printed.lines().find(|l| l.contains("metadata.version"));
+    expect(
+        metadata.unwrap_or_default(),
+        &[
+            "SupportedMaxVersion: 4.3-IV0",
+            "FinalizedVersionLevel: 4.3-IV0",
+        ],
+    )?;
     let printed = tool(
         world,
         "MetadataQuorumCommand",
