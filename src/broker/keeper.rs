@@ -47,8 +47,10 @@ impl Shard {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         counters.offline_partitions.set(count(offline.count()));
         counters.partitions.set(count(partitions.len()));
-        let waiting = count(self.purgatory.waiting());
-        counters.waiting(Purgatory::Fetch).set(waiting);
+        let fetches = count(self.purgatory.waiting_fetches());
+        counters.waiting(Purgatory::Fetch).set(fetches);
+        let produces = count(self.purgatory.waiting_produces());
+        counters.waiting(Purgatory::Produce).set(produces);
     }
 
     /// Flushes partitions whose oldest record that is not flushed has waited for `flush.ms`.

@@ -20,6 +20,23 @@ pub struct ProduceOp {
     answers: RefCell<Vec<Answer<Produced>>>,
     reply: Cell<Option<ReplyTo>>,
     timer: Cell<Option<TimerKey>>,
+    waiting: Cell<Option<Counted>>,
+}
+
+/// Counts until it is dropped.
+struct Counted(Rc<Cell<usize>>);
+
+impl Counted {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl ProduceOp {
@@ -30,6 +47,7 @@ impl ProduceOp {
             answers: RefCell::new(Vec::with_capacity(open)),
             reply: Cell::new(Some(reply)),
             timer: Cell::new(None),
+            waiting: Cell::new(None),
         })
     }
 
@@ -43,6 +61,7 @@ impl ProduceOp {
         if self.open.get() == 0
             && let Some(reply) = self.reply.take()
         {
+            self.waiting.take();
             reply.send(Reply::Produce(self.answers.take()));
         }
     }
@@ -122,6 +141,7 @@ pub struct Purgatory {
     /// Fetches that read at this moment, and whether they were told to answer at once.
     reading: RefCell<BTreeMap<(usize, u64), bool>>,
     next: Cell<u64>,
+    produces: Rc<Cell<usize>>,
     /// Set when the earliest deadline became earlier.
     pub earlier: Event,
 }
@@ -151,6 +171,11 @@ impl Purgatory {
         self.fetches
             .borrow_mut()
             .insert((op.from, op.fetch.id), op.clone());
+    }
+
+    /// Counts a produce as waiting until it is answered.
+    pub fn count_produce(&self, op: &ProduceOp) {
+        op.waiting.set(Some(Counted::new(&self.produces)));
     }
 
     /// Watches a produce until its deadline.
@@ -202,8 +227,13 @@ impl Purgatory {
     }
 
     /// Fetches waiting now.
-    pub fn waiting(&self) -> usize {
+    pub fn waiting_fetches(&self) -> usize {
         self.fetches.borrow().len()
+    }
+
+    /// Produces waiting now.
+    pub fn waiting_produces(&self) -> usize {
+        self.produces.get()
     }
 
     /// The earliest deadline.
@@ -216,5 +246,30 @@ impl Purgatory {
         let mut timers = self.timers.borrow_mut();
         let first = timers.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::reply;
+
+    #[test]
+    fn a_produce_is_counted_until_its_last_partition_has_answered_or_it_is_dropped() {
+        let purgatory = Purgatory::default();
+        let op = || {
+            let (sender, _) = reply::local();
+            let op = ProduceOp::new(2, ReplyTo::Local(sender));
+            purgatory.count_produce(&op);
+            op
+        };
+        let (answered, dropped) = (op(), op());
+        assert_eq!(purgatory.waiting_produces(), 2);
+        answered.answer(0, Err(PartitionError::TimedOut));
+        assert_eq!(purgatory.waiting_produces(), 2);
+        answered.answer(1, Err(PartitionError::TimedOut));
+        assert_eq!(purgatory.waiting_produces(), 1);
+        drop(dropped);
+        assert_eq!(purgatory.waiting_produces(), 0);
     }
 }

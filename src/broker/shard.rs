@@ -362,6 +362,9 @@ impl Shard {
                 Err(error) => op.answer(slot, Err(error)),
             }
         }
+        if !waiting.is_empty() {
+            self.purgatory.count_produce(&op);
+        }
         if !waiting.is_empty() && produce.acks == -1 {
             let deadline = Instant::now() + Duration::from_millis(produce.timeout_ms.into());
             self.purgatory.watch_produce(&op, waiting, deadline);

@@ -162,6 +162,7 @@ pub struct SessionCache {
     slots: usize,
     cached_partitions: usize,
     max_cached_partitions: usize,
+    evicted: u64,
     next_number: i32,
     shard: i32,
     shards: i32,
@@ -176,6 +177,7 @@ impl SessionCache {
             slots,
             cached_partitions: 0,
             max_cached_partitions,
+            evicted: 0,
             next_number: 1,
             shard: i32::from(shard),
             shards: i32::from(shards),
@@ -184,6 +186,11 @@ impl SessionCache {
 
     pub fn len(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// Sessions so far that were thrown out to make room.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     pub fn is_empty(&self) -> bool {
@@ -275,6 +282,7 @@ impl SessionCache {
                 return None;
             }
             self.remove(oldest);
+            self.evicted += 1;
         }
         if self.cached_partitions + asked.len() > self.max_cached_partitions {
             return None;
@@ -442,6 +450,7 @@ mod tests {
         assert_eq!(full(&mut cache, &[0], 2).session_id(), 0);
         assert_ne!(full(&mut cache, &[0], EVICTION_MS).session_id(), 0);
         assert!(!cache.sessions.contains_key(&first));
+        assert_eq!((cache.evicted(), cache.len()), (1, 2));
         // Ten partitions in all.
         let mut cache = SessionCache::new(0, 1, 100, 10);
         let id = full(&mut cache, &[0, 1, 2, 3, 4, 5, 6], 0).session_id();

@@ -41,6 +41,7 @@ struct Inner {
     /// Incomplete frames, oldest first.
     frames: RefCell<BTreeMap<u64, Frame>>,
     next_frame: Cell<u64>,
+    waits: Cell<u64>,
 }
 
 struct Waiter {
@@ -77,6 +78,7 @@ impl Budget {
                 queue: RefCell::default(),
                 frames: RefCell::default(),
                 next_frame: Cell::new(0),
+                waits: Cell::new(0),
             }),
         }
     }
@@ -89,6 +91,11 @@ impl Budget {
     /// Bytes nobody holds, without what lies aside.
     pub fn available(&self) -> u64 {
         self.inner.available.get()
+    }
+
+    /// Reservations so far that had to wait.
+    pub fn waits(&self) -> u64 {
+        self.inner.waits.get()
     }
 
     /// Whether somebody waits for bytes.
@@ -265,7 +272,11 @@ impl Waiting<'_> {
             self.inner.queue.borrow_mut().push_back(waiter.clone());
             self.waiter = Some(waiter);
             self.inner.serve();
-            return self.take();
+            let granted = self.take();
+            if granted.is_pending() {
+                self.inner.waits.set(self.inner.waits.get() + 1);
+            }
+            return granted;
         };
         waiter.waker.borrow_mut().clone_from(cx.waker());
         self.take()
@@ -453,6 +464,7 @@ mod tests {
             assert!(budget.try_reserve(5).is_none(), "a small one overtook");
             let mut small = pin!(budget.reserve(5));
             assert!(poll_once(small.as_mut()).await.is_none());
+            assert_eq!(budget.waits(), 2);
             drop(held);
             let large = poll_once(large.as_mut()).await.unwrap();
             let small = poll_once(small.as_mut()).await.unwrap();
@@ -483,6 +495,7 @@ mod tests {
     fn a_need_beyond_the_capacity_gets_the_capacity() {
         let budget = Budget::new(100, 0);
         assert_eq!(block_on(budget.reserve(1_000)).bytes(), 100);
+        assert_eq!(budget.waits(), 0);
     }
 
     #[test]

@@ -223,6 +223,16 @@ pub fn count_turn() {
     HEART.set(heart);
 }
 
+/// How often this shard felt the watchdog's poke.
+pub fn watchdog_pokes() -> u64 {
+    let heart = HEART.take();
+    let pokes = heart
+        .as_ref()
+        .map_or(0, |h| h.pokes.load(Ordering::Relaxed));
+    HEART.set(heart);
+    pokes
+}
+
 struct Heart {
     turns: AtomicU64,
     /// How often the watchdog's poke was felt.

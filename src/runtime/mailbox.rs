@@ -166,6 +166,11 @@ impl<Q: Send, A: Send> Endpoint<Q, A> {
         self.post(to, request).await?.await
     }
 
+    /// Posts of this endpoint so far that found no room and waited.
+    pub fn waits(&self) -> u64 {
+        self.local.state.borrow().next_ticket
+    }
+
     /// The next request, in the order each sender posted. For one task, see the module.
     ///
     /// Resolves to `Err` only after [`close`](Self::close).
@@ -336,6 +341,7 @@ struct State<Q, A> {
     sent: Vec<u32>,
     /// Who waits for room, by receiver, first come first served.
     queues: Vec<VecDeque<Waiter>>,
+    /// Also how many posts have waited so far.
     next_ticket: u64,
 }
 
@@ -753,6 +759,7 @@ mod tests {
             let _more = b.next().await.unwrap();
             let mut fourth = pin!(a.post(1, 4));
             assert!(poll_once(fourth.as_mut()).await.is_none());
+            assert_eq!((a.waits(), b.waits()), (2, 0));
             b.reply(held.token, 0);
             // What has been answered is not outstanding, taken or not.
             assert!(poll_once(fourth).await.is_some());

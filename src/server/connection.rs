@@ -28,6 +28,7 @@ use crate::broker::reply::ReplyTo;
 use crate::broker::shard::{Shard, spawn, wall_clock};
 use crate::handlers::{self, Begun, Close, Handlers, Later, Peer};
 use crate::runtime::budget::{Budget, Units};
+use crate::runtime::executor;
 use crate::transport::{
     ConnectionOptions, Control, FrameError, FrameReader, Outgoing, Part, Sender, connection,
 };
@@ -239,8 +240,15 @@ impl ConnectionHost {
         let used = budget.capacity().saturating_sub(budget.available());
         counters.budget_limit_bytes.set(signed(budget.capacity()));
         counters.budget_used_bytes.set(signed(used));
-        let sessions = self.handlers.sessions.borrow().len() as u64;
-        counters.fetch_sessions_open.set(signed(sessions));
+        counters.budget_waits.set(budget.waits());
+        let sessions = self.handlers.sessions.borrow();
+        counters
+            .fetch_sessions_open
+            .set(signed(sessions.len() as u64));
+        counters.fetch_sessions_evicted.set(sessions.evicted());
+        let waits = self.handlers.shard.endpoint.waits();
+        counters.mailbox_full_waits.set(waits);
+        counters.watchdog_wakes.set(executor::watchdog_pokes());
     }
 
     /// Takes no more requests, and waits until those in flight are answered, at most 5 s.
@@ -462,6 +470,7 @@ async fn send_all(
             }
             counters.sent_bytes.add(len);
             counters.sent_zero_copy_bytes.add(zero_copy);
+            counters.fetched_cold_bytes.add(sender.take_cold_bytes());
         }
         drop(units);
         queue.sending_since.set(None);

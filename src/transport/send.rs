@@ -60,6 +60,7 @@ pub struct Sender {
     aux_ring: Option<AuxRing>,
     yields: YieldBudget,
     broken: bool,
+    cold_bytes: u64,
 }
 
 impl Sender {
@@ -69,7 +70,13 @@ impl Sender {
             aux_ring,
             yields: YieldBudget::new(PIECE_BYTES as usize),
             broken: false,
+            cold_bytes: 0,
         }
+    }
+
+    /// Bytes since the last call that had to be brought in from the disk first.
+    pub fn take_cold_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.cold_bytes)
     }
 
     /// Sends all parts in order; resolves when the kernel has all of them.
@@ -217,6 +224,7 @@ impl Sender {
             return Err(SendError::FileTruncated);
         }
         self.drain_pipe(&outlet, piped).await?;
+        self.cold_bytes += u64::from(piped);
         Ok(piped)
     }
 
