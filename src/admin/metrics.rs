@@ -433,9 +433,12 @@ impl Page<'_, '_> {
         self.counter("log_flushes", None, "Flushes of logs to the disk", |s| {
             &s.log_flushes
         })?;
-        self.counter("log_flush_failures", None, "Flushes that failed", |s| {
-            &s.log_flush_failures
-        })?;
+        self.counter(
+            "log_flush_failures",
+            None,
+            "Logs that went offline because a flush failed",
+            |s| &s.log_flush_failures,
+        )?;
         let shards = self.shards;
         self.metric(
             "log_flush_duration",
@@ -453,7 +456,7 @@ impl Page<'_, '_> {
         self.counter(
             "log_append_failures",
             None,
-            "Appends that the disk refused",
+            "Logs that went offline because a write failed",
             |s| &s.log_append_failures,
         )?;
         self.counter(

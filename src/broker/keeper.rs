@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
 
-use crate::base::Timestamp;
 use crate::base::counters::Purgatory;
 use crate::broker::partition::Partition;
 use crate::broker::shard::{Shard, wall_clock};
@@ -57,10 +56,7 @@ impl Shard {
     async fn flush_by_age(self: &Rc<Self>) {
         let now = wall_clock();
         for partition in self.unflushed() {
-            let since = partition.unflushed_since.get();
-            let flush_ms = partition.settings().flush_ms;
-            let age = u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0);
-            if since != Timestamp::NONE && age >= flush_ms {
+            if partition.flush_is_due_by_age(now) {
                 self.mark_flush(&partition);
             }
         }

@@ -5,7 +5,7 @@
 //!    of the calls. The partition is marked dirty.
 //! 2. At the end of the turn the shard's writer calls `write`: everything staged goes out in one call,
 //!    and the log end moves.
-//! 3. Where an fsync is due, the flusher calls `flushed` after it. With `flush.messages=1` nothing is
+//! 3. Where an fsync is due, the flusher calls `flush`. With `flush.messages=1` nothing is
 //!    visible before, so that no reader sees what a power cut could take back.
 //! 4. Whenever the visible end moved, the leader state says where the high watermark is; waiting
 //!    produces whose end it passed are answered, and waiting fetches are told of the new bytes.
@@ -23,13 +23,13 @@ use crate::broker::error::PartitionError;
 use crate::broker::messages::{
     ActiveProducer, FetchPartition, Fetched, FoundEpochEnd, FoundOffset, Produced,
 };
-use crate::broker::offload::ShardLog;
+use crate::broker::offload::ShardDisk;
 use crate::broker::purgatory::{FetchOp, ProduceOp};
 use crate::records::{
     Compression, CompressionType, Scratch, TimestampType, ValidationRules, validate,
 };
 use crate::replication::LeaderState;
-use crate::storage::{AppendError, AppendOrigin, LogError, TimestampOffset};
+use crate::storage::{AppendError, AppendOrigin, Disk, Log, LogError, TimestampOffset};
 
 /// A produce that is appended and not yet acknowledged.
 struct Waiting {
@@ -42,6 +42,26 @@ struct Waiting {
     produced: Produced,
     slot: u32,
     op: Rc<ProduceOp>,
+}
+
+/// Produces that wait for the same thing, in the order of their ends: none is held up by one that waits
+/// for more.
+#[derive(Default)]
+struct Queues([VecDeque<Waiting>; 4]);
+
+impl Queues {
+    fn push(&mut self, waiting: Waiting) {
+        let queue = usize::from(waiting.all) * 2 + usize::from(waiting.flushed);
+        self.0[queue].push_back(waiting);
+    }
+
+    /// Takes one that `is_acknowledged`.
+    fn pop(&mut self, is_acknowledged: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
+        self.0
+            .iter_mut()
+            .find(|queue| queue.front().is_some_and(&is_acknowledged))
+            .and_then(VecDeque::pop_front)
+    }
 }
 
 /// What an append came to.
@@ -64,19 +84,21 @@ pub struct Moved {
     pub fetches: Vec<Rc<FetchOp>>,
     /// Produces that were answered and may have a timer.
     pub produces: Vec<Rc<ProduceOp>>,
+    /// The log went offline just now.
+    pub failed: bool,
 }
 
 /// One a partition, on the shard that owns it.
-pub struct Partition {
+pub struct Partition<D: Disk = ShardDisk> {
     pub key: TopicPartition,
     pub topic: Arc<str>,
     /// Index of the data directory in `log.dirs`.
     pub directory: usize,
-    pub log: Rc<ShardLog>,
+    pub log: Rc<Log<D>>,
     settings: RefCell<Arc<LogSettings>>,
     rules: Cell<ValidationRules>,
     leader: RefCell<LeaderState>,
-    waiting: RefCell<VecDeque<Waiting>>,
+    waiting: RefCell<Queues>,
     fetches: RefCell<Vec<Rc<FetchOp>>>,
     /// Bytes that were written and have not been told to the waiting fetches.
     untold_bytes: Cell<u64>,
@@ -90,18 +112,22 @@ pub struct Partition {
     pub dirty: Cell<bool>,
     /// Whether it stands in the shard's list of partitions that want an fsync.
     pub wants_flush: Cell<bool>,
-    /// When the oldest record that is not flushed was written; -1 if all are.
-    pub unflushed_since: Cell<Timestamp>,
+    /// When the oldest record that is not flushed, or being flushed, was written; -1 if all are.
+    unflushed_since: Cell<Timestamp>,
+    /// When the active segment began, if that was by a roll since the start.
+    rolled_at: Cell<Timestamp>,
+    /// That the log is offline was said.
+    failed: Cell<bool>,
     /// The partition is being deleted: everything is refused.
     pub deleted: Cell<bool>,
 }
 
-impl Partition {
+impl<D: Disk> Partition<D> {
     pub fn new(
         key: TopicPartition,
         topic: Arc<str>,
         directory: usize,
-        log: Rc<ShardLog>,
+        log: Rc<Log<D>>,
         settings: Arc<LogSettings>,
         leader: LeaderState,
     ) -> Self {
@@ -122,6 +148,8 @@ impl Partition {
             dirty: Cell::new(false),
             wants_flush: Cell::new(false),
             unflushed_since: Cell::new(Timestamp::NONE),
+            rolled_at: Cell::new(Timestamp::NONE),
+            failed: Cell::new(false),
             deleted: Cell::new(false),
         }
     }
@@ -245,7 +273,7 @@ impl Partition {
             op.answer(slot, Ok(waiting.produced));
             return false;
         }
-        self.waiting.borrow_mut().push_back(waiting);
+        self.waiting.borrow_mut().push(waiting);
         true
     }
 
@@ -274,6 +302,7 @@ impl Partition {
                 }
                 if written.rolled {
                     self.rolled.set(true);
+                    self.rolled_at.set(now);
                 }
                 if self.unflushed_since.get() == Timestamp::NONE {
                     self.unflushed_since.set(now);
@@ -284,23 +313,55 @@ impl Partition {
         }
     }
 
-    /// The log was flushed up to its recovery point.
-    pub fn flushed(&self) -> Moved {
+    /// Whether there are records that no flush covers.
+    pub fn has_unflushed(&self) -> bool {
+        self.unflushed_since.get() != Timestamp::NONE
+    }
+
+    /// Whether the oldest of them has waited for `flush.ms`.
+    pub fn flush_is_due_by_age(&self, now: Timestamp) -> bool {
+        let since = self.unflushed_since.get();
+        let age = u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0);
+        since != Timestamp::NONE && age >= self.settings.borrow().flush_ms
+    }
+
+    /// Puts all that is written on the device, and answers those who waited for that.
+    pub async fn flush(&self) -> Result<Moved, LogError> {
+        // What is written meanwhile has its own age.
+        self.unflushed_since.set(Timestamp::NONE);
+        self.log.flush().await?;
         if self.log.recovery_point() >= self.log.log_end_offset() {
             self.unflushed_since.set(Timestamp::NONE);
         }
-        self.moved()
+        Ok(self.moved())
+    }
+
+    /// Puts the closed segments on the device.
+    pub async fn flush_closed(&self) -> Result<Moved, LogError> {
+        let rolled_at = self.rolled_at.get();
+        self.log.flush_closed().await?;
+        // What is left was written after the roll.
+        let since = self.unflushed_since.get();
+        if since != Timestamp::NONE {
+            self.unflushed_since.set(since.max(rolled_at));
+        }
+        Ok(self.moved())
     }
 
     /// The log is offline: everyone who waits is told.
     pub fn fail(&self, error: &LogError) -> Moved {
-        tracing::error!(
-            topic = %self.topic,
-            partition = self.key.partition.0,
-            "log is offline and stays so until a restart: {error}"
-        );
-        let mut moved = Moved::default();
-        for waiting in self.waiting.take() {
+        let mut moved = Moved {
+            failed: !self.failed.replace(true),
+            ..Moved::default()
+        };
+        if moved.failed {
+            tracing::error!(
+                topic = %self.topic,
+                partition = self.key.partition.0,
+                "log is offline and stays so until a restart: {error}"
+            );
+        }
+        for waiting in self.waiting.take().0.into_iter().flatten() {
             waiting
                 .op
                 .answer(waiting.slot, Err(PartitionError::Storage));
@@ -314,7 +375,7 @@ impl Partition {
     pub fn close(&self) -> Moved {
         self.deleted.set(true);
         let mut moved = Moved::default();
-        for waiting in self.waiting.take() {
+        for waiting in self.waiting.take().0.into_iter().flatten() {
             waiting
                 .op
                 .answer(waiting.slot, Err(PartitionError::Unknown));
@@ -356,13 +417,10 @@ impl Partition {
 
     fn answer_acknowledged(&self, moved: &mut Moved) {
         loop {
-            let next = {
-                let mut waiting = self.waiting.borrow_mut();
-                match waiting.front() {
-                    Some(front) if self.is_acknowledged(front) => waiting.pop_front(),
-                    _ => None,
-                }
-            };
+            let next = self
+                .waiting
+                .borrow_mut()
+                .pop(|waiting| self.is_acknowledged(waiting));
             let Some(waiting) = next else { return };
             waiting.op.answer(waiting.slot, Ok(waiting.produced));
             if waiting.op.is_done() {
@@ -662,3 +720,6 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,8 @@
 //!
 //! A shard is one thread; everything here is reached through one `Rc<Shard>`. Its standing tasks:
 //! the receiver takes requests from the mailbox; the writer writes what was staged at the end of each
-//! turn; the flusher keeps one fsync in flight and puts all that arrived meanwhile into the next; the
-//! timer completes what has waited to its deadline; the keeper does retention, rolls, checkpoints.
+//! turn; the flusher keeps one fsync in flight and puts all that arrived meanwhile into the next, and
+//! another one flushes what rolls have closed; the timer completes what has waited to its deadline; the keeper does retention, rolls, checkpoints.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
@@ -30,6 +30,7 @@ use crate::broker::reply::{self, Pending, ReplyTo};
 use crate::metadata::Image;
 use crate::records::Scratch;
 use crate::runtime::mailbox::{Closed, Endpoint};
+use crate::storage::LogError;
 
 /// Bytes that the writer puts out before it lets other tasks run.
 const WRITE_BUDGET_BYTES: u64 = 1 << 20;
@@ -53,6 +54,9 @@ pub struct Shard {
     dirty_event: Event,
     to_flush: RefCell<Vec<Rc<Partition>>>,
     flush_event: Event,
+    /// Partitions with segments that were closed and are to be flushed in the background.
+    rolled: RefCell<Vec<Rc<Partition>>>,
+    rolled_event: Event,
     /// Where compressed batches are looked into, a piece at a time.
     scratch: RefCell<Scratch>,
     stopping: Cell<bool>,
@@ -92,6 +96,8 @@ impl Shard {
             dirty_event: Event::default(),
             to_flush: RefCell::default(),
             flush_event: Event::default(),
+            rolled: RefCell::default(),
+            rolled_event: Event::default(),
             scratch: RefCell::new(Scratch::default()),
             stopping: Cell::new(false),
             next_fetch_id: Cell::new(0),
@@ -102,6 +108,7 @@ impl Shard {
     pub fn start(self: &Rc<Self>) {
         spawn(Self::write_loop(self.clone()));
         spawn(Self::flush_loop(self.clone()));
+        spawn(Self::flush_closed_loop(self.clone()));
         spawn(Self::timer_loop(self.clone()));
         spawn(Self::keep_loop(self.clone()));
     }
@@ -160,7 +167,7 @@ impl Shard {
         self.partitions
             .borrow()
             .values()
-            .filter(|p| p.unflushed_since.get() != Timestamp::NONE)
+            .filter(|p| p.has_unflushed())
             .cloned()
             .collect()
     }
@@ -393,6 +400,13 @@ impl Shard {
             let mut written = 0;
             let dirty = self.dirty.take();
             for partition in dirty {
+                partition.dirty.set(false);
+                if partition.log.write_waits() {
+                    // The others do not wait with it.
+                    let shard = self.clone();
+                    spawn(async move { shard.write(&partition).await });
+                    continue;
+                }
                 self.write(&partition).await;
                 written += partition.last_write_bytes.get();
                 if written >= WRITE_BUDGET_BYTES {
@@ -404,17 +418,17 @@ impl Shard {
     }
 
     async fn write(self: &Rc<Self>, partition: &Rc<Partition>) {
-        partition.dirty.set(false);
         let moved = partition.write(wall_clock()).await;
-        let rolled = partition.rolled.take();
-        if rolled {
-            self.counters().log_segments_rolled.inc();
-        }
-        if partition.log.failure().is_some() {
+        if moved.failed {
             self.counters().log_append_failures.inc();
         }
-        if partition.wants_flush_now() || rolled {
+        if partition.wants_flush_now() {
             self.mark_flush(partition);
+        }
+        if partition.rolled.take() {
+            self.counters().log_segments_rolled.inc();
+            self.rolled.borrow_mut().push(partition.clone());
+            self.rolled_event.set();
         }
         self.settle(moved);
         if partition.wants_prepare.take() {
@@ -443,21 +457,19 @@ impl Shard {
                     partition.wants_flush.set(false);
                     let began = Instant::now();
                     let counters = shard.counters();
-                    let moved = match partition.log.flush().await {
-                        Ok(_) => {
+                    let moved = match partition.flush().await {
+                        Ok(moved) => {
                             counters.log_flushes.inc();
                             let took = u64::try_from(began.elapsed().as_micros());
                             counters
                                 .log_flush_duration
                                 .record_us(took.unwrap_or(u64::MAX));
-                            partition.flushed()
+                            moved
                         }
-                        Err(error) => {
-                            counters.log_flush_failures.inc();
-                            partition.fail(&error)
-                        }
+                        Err(error) => shard.flush_failed(&partition, &error),
                     };
-                    if partition.wants_flush_now() && partition.log.failure().is_none() {
+                    let goes_on = partition.log.failure().is_none() && !partition.deleted.get();
+                    if goes_on && partition.wants_flush_now() {
                         shard.mark_flush(&partition);
                     }
                     shard.settle(moved);
@@ -467,6 +479,32 @@ impl Shard {
         for task in tasks {
             task.await;
         }
+    }
+
+    /// Flushes what rolls have closed, one partition after the other: there may be much of it, and nobody
+    /// waits for it.
+    async fn flush_closed_loop(self: Rc<Self>) {
+        loop {
+            self.rolled_event.wait().await;
+            for partition in self.rolled.take() {
+                let moved = match partition.flush_closed().await {
+                    Ok(moved) => moved,
+                    Err(error) => self.flush_failed(&partition, &error),
+                };
+                self.settle(moved);
+            }
+        }
+    }
+
+    fn flush_failed(&self, partition: &Partition, error: &LogError) -> Moved {
+        if partition.deleted.get() {
+            return Moved::default();
+        }
+        let moved = partition.fail(error);
+        if moved.failed {
+            self.counters().log_flush_failures.inc();
+        }
+        moved
     }
 
     /// Finishes what a partition found ready.

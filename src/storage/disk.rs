@@ -17,7 +17,7 @@
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
@@ -119,6 +119,15 @@ pub trait Disk: Clone + 'static {
     fn create_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Replaces `to` if it exists.
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>>;
+    /// Renames one after the other, as [`rename`](Self::rename) does, and stops at the first that fails.
+    fn rename_all(&self, renames: Vec<(PathBuf, PathBuf)>) -> impl Future<Output = io::Result<()>> {
+        async move {
+            for (from, to) in &renames {
+                self.rename(from, to).await?;
+            }
+            Ok(())
+        }
+    }
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Removes a directory and everything in it.
     fn remove_dir_all(&self, path: &Path) -> impl Future<Output = io::Result<()>>;

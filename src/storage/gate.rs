@@ -18,6 +18,10 @@ pub(super) struct GateGuard<'a> {
 }
 
 impl Gate {
+    pub(super) fn is_held(&self) -> bool {
+        self.held.get()
+    }
+
     pub(super) async fn enter(&self) -> GateGuard<'_> {
         poll_fn(|context| {
             if self.held.replace(true) {

@@ -11,7 +11,8 @@
 //! since what the file then holds is not known. Opening the log anew recovers it.
 //!
 //! # Who may do what at once
-//! Everything that changes files passes one [`Gate`], readers never wait. A flush runs beside writes.
+//! Everything that changes files passes one [`Gate`], readers never wait. A flush runs beside writes, and
+//! so does what is prepared for later ones; only what cuts or ends the log waits for all three.
 //! Borrows of the state never live across an await; after one, state is looked at anew.
 
 use std::cell::{Ref, RefCell};
@@ -29,6 +30,7 @@ use super::error::{Failure, LogError, Operation};
 use super::gate::Gate;
 use super::index::{OffsetEntry, TAIL_ENTRIES, TimeEntry};
 use super::names::{FileKind, file_name};
+use super::next_segment::Next;
 use super::producer_state::{AppendOrigin, Outcome, ProducerState, SequenceError};
 use super::segment::Segment;
 use super::txn_index::AbortedTxn;
@@ -81,6 +83,11 @@ pub(super) struct Reservation {
 impl Reservation {
     pub(super) fn new(budget: Option<Arc<AllocationBudget>>) -> Self {
         Self { budget, bytes: 0 }
+    }
+
+    /// One of the same budget that holds nothing.
+    pub(super) fn another(&self) -> Self {
+        Self::new(self.budget.clone())
     }
 
     /// Holds `bytes` from now on, if the budget has them; otherwise nothing changes.
@@ -333,6 +340,7 @@ pub(super) struct State<F> {
     pub(super) epochs_dirty: bool,
     pub(super) snapshots: Vec<(Offset, Vec<u8>)>,
     pub(super) reservation: Reservation,
+    pub(super) next: Next<F>,
     /// Why the log is offline.
     pub(super) failed: Option<Failure>,
     pub(super) closed: bool,
@@ -411,8 +419,11 @@ pub struct Log<D: Disk> {
     dir: RefCell<Arc<Path>>,
     settings: RefCell<Arc<LogSettings>>,
     pub(super) state: RefCell<State<D::File>>,
-    pub(super) gate: Gate,
+    /// These are entered in the order in which they stand here.
+    pub(super) prepare_gate: Gate,
     pub(super) flush_gate: Gate,
+    pub(super) gate: Gate,
+    pub(super) epochs_gate: Gate,
 }
 
 impl<D: Disk> Log<D> {
@@ -446,6 +457,7 @@ impl<D: Disk> Log<D> {
             epochs_dirty: false,
             snapshots: Vec::new(),
             reservation: Reservation::new(opened.budget),
+            next: Next::default(),
             failed: None,
             closed: false,
         };
@@ -454,8 +466,10 @@ impl<D: Disk> Log<D> {
             dir: RefCell::new(dir),
             settings: RefCell::new(settings),
             state: RefCell::new(state),
-            gate: Gate::default(),
+            prepare_gate: Gate::default(),
             flush_gate: Gate::default(),
+            gate: Gate::default(),
+            epochs_gate: Gate::default(),
         }
     }
 
@@ -696,12 +710,26 @@ impl<D: Disk> Log<D> {
             }
         }
         self.write_index_tails(TAIL_ENTRIES).await?;
-        let state = self.state.borrow();
+        let segment_bytes = self.settings.borrow().segment_bytes;
+        let mut state = self.state.borrow_mut();
         written.log_end_offset = Offset(state.log_end_offset);
-        written.prepare |= written.batches > 0 && super::maintenance::wants_allocation(&state)
+        written.prepare |= state.note_next_wanted(segment_bytes, now)
+            || written.batches > 0 && super::maintenance::wants_allocation(&state)
             || state.epochs_dirty
             || !state.snapshots.is_empty();
         Ok(written)
+    }
+
+    /// Whether [`write_staged`](Self::write_staged) would wait for something slower than a write: files to
+    /// be opened or named, or another call that is under way.
+    pub fn write_waits(&self) -> bool {
+        let state = self.state.borrow();
+        self.gate.is_held()
+            || state.active().file.is_none()
+            || state
+                .staged
+                .iter()
+                .any(|batch| batch.roll.is_some() || batch.aborted.is_some())
     }
 
     fn next_step(&self) -> Result<WriteStep<D::File>, LogError> {

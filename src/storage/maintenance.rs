@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::disk::{Disk, LogFile, OpenMode};
 use super::epoch_cache::LEADER_EPOCH_CHECKPOINT;
 use super::error::{Failure, LogError, Operation};
-use super::log::{Log, RollPlan, State, plan_roll};
+use super::log::{Log, Mark, RollPlan, State, plan_roll};
 use super::names::{FileKind, PARTITION_METADATA};
 use super::segment::Segment;
 use crate::base::{Offset, Timestamp};
@@ -39,20 +39,35 @@ impl<D: Disk> Log<D> {
             state.active_mut().time_index.push(entry.encode());
         }
         self.write_index_tails(1).await?;
-        let mut files = Vec::with_capacity(3);
-        for kind in [FileKind::Log, FileKind::Index, FileKind::TimeIndex] {
-            let path = self.path(plan.base_offset, kind);
-            // Nothing of a log lies where its end is: a file of that name is left from before a crash.
-            match self.disk.open(&path, OpenMode::Truncate).await {
-                Ok(file) => files.push(file),
-                Err(error) => return Err(self.fail(Operation::Open, &path, error)),
-            }
-        }
-        let mut state = self.state.borrow_mut();
+        // Nothing of a log lies where its end is: files of these names are left from before a crash, and
+        // are replaced or emptied.
         let mut segment = Segment::new(plan.base_offset, now.0);
-        segment.time_index.file = files.pop();
-        segment.offset_index.file = files.pop();
-        segment.file = files.pop();
+        let prepared = self.state.borrow_mut().take_next();
+        let mut reservation = None;
+        let [log, index, time_index] = match prepared {
+            Some(prepared) => {
+                if let Err(error) = self.place_next(plan.base_offset).await {
+                    let path = self.path(plan.base_offset, FileKind::Log);
+                    return Err(self.fail(Operation::Rename, &path, error));
+                }
+                segment.allocated = prepared.allocated;
+                reservation = Some(prepared.reservation);
+                prepared.files
+            }
+            None => [
+                self.open_new(plan.base_offset, FileKind::Log).await?,
+                self.open_new(plan.base_offset, FileKind::Index).await?,
+                self.open_new(plan.base_offset, FileKind::TimeIndex).await?,
+            ],
+        };
+        segment.file = Some(log);
+        segment.offset_index.file = Some(index);
+        segment.time_index.file = Some(time_index);
+        let mut state = self.state.borrow_mut();
+        state.next_done();
+        if let Some(reservation) = reservation {
+            state.reservation = reservation;
+        }
         state.dir_dirty = true;
         state.snapshots.extend(plan.snapshot);
         let ended = state.active_mut();
@@ -62,12 +77,28 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    async fn open_new(&self, base_offset: i64, kind: FileKind) -> Result<D::File, LogError> {
+        let path = self.path(base_offset, kind);
+        let opened = self.disk.open(&path, OpenMode::Truncate).await;
+        opened.map_err(|error| self.fail(Operation::Open, &path, error))
+    }
+
     /// Makes everything that is written survive a power cut. Returns the offset below which all does.
     ///
     /// One flush at a time: a second caller waits and then flushes what came meanwhile (group commit).
     /// Writes go on beside it. A sync that fails takes the log offline; one that is dropped half-way
     /// does too, since its failure could not be told any more.
     pub async fn flush(&self) -> Result<Offset, LogError> {
+        self.flush_segments(true).await
+    }
+
+    /// As [`flush`](Self::flush), for the segments that are closed: to be called in the background after a
+    /// roll. What is written goes on to the active segment, which the kernel writes out in its own time.
+    pub async fn flush_closed(&self) -> Result<Offset, LogError> {
+        self.flush_segments(false).await
+    }
+
+    async fn flush_segments(&self, with_active: bool) -> Result<Offset, LogError> {
         let _gate = self.flush_gate.enter().await;
         let (mark, segments, dir_dirty, created_dirty, truncations) = {
             let mut state = self.state.borrow_mut();
@@ -77,18 +108,22 @@ impl<D: Disk> Log<D> {
                 .segments
                 .iter()
                 .enumerate()
+                .filter(|(i, _)| with_active || *i != last)
                 .filter(|(i, s)| s.synced_size < s.size || (*i != last && !s.indexes_synced))
                 .map(|(i, s)| (s.base_offset, s.size, i == last))
                 .collect();
             let dir_dirty = std::mem::take(&mut state.dir_dirty);
             let created_dirty = std::mem::take(&mut state.created_dirty);
-            (
-                state.end_mark(),
-                segments,
-                dir_dirty,
-                created_dirty,
-                state.truncations,
-            )
+            let mark = if with_active {
+                state.end_mark()
+            } else {
+                Mark {
+                    offset: state.active().base_offset,
+                    base_offset: state.active().base_offset,
+                    position: 0,
+                }
+            };
+            (mark, segments, dir_dirty, created_dirty, state.truncations)
         };
         let abandoned = AbandonedSync { log: self };
         let result = self.sync_all(&segments, dir_dirty, created_dirty).await;
@@ -105,8 +140,10 @@ impl<D: Disk> Log<D> {
                 segment.indexes_synced |= !is_active;
             }
         }
-        state.recovery_point = state.recovery_point.max(mark.offset);
-        state.flushed = Some(mark);
+        if mark.offset >= state.recovery_point {
+            state.recovery_point = mark.offset;
+            state.flushed = Some(mark);
+        }
         Ok(Offset(state.recovery_point))
     }
 
@@ -194,28 +231,31 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Does what would hold up an append if it were done there: allocates disk ahead of a busy segment,
-    /// gives back what is allocated behind closed ones, writes producer snapshots and epochs.
+    /// Does what would hold up an append if it were done there: allocates disk ahead of a busy segment and
+    /// makes the one after it, gives back what is allocated behind closed ones, writes producer snapshots
+    /// and epochs. Writes go on beside it.
     ///
     /// To be called in the background when [`Written::prepare`](super::log::Written) says so.
     pub async fn prepare(&self) -> Result<(), LogError> {
-        let _gate = self.gate.enter().await;
+        let _gate = self.prepare_gate.enter().await;
         self.state.borrow().check()?;
         self.trim_closed().await?;
         self.allocate_ahead().await;
         self.write_epochs().await?;
-        self.write_snapshots(false).await
+        self.write_snapshots(false).await?;
+        let next = self.prepare_next().await;
+        next.map_err(|error| LogError::Io(Failure::new(Operation::Open, &self.dir(), error)))
     }
 
     async fn allocate_ahead(&self) {
-        let (file, size, step) = {
+        let (base_offset, file, size, step) = {
             let mut state = self.state.borrow_mut();
             if !wants_allocation(&state) {
                 return;
             }
             let limit = u64::from(self.settings().segment_bytes);
             let active = state.active();
-            let size = active.size;
+            let (base_offset, size) = (active.base_offset, active.size);
             let step = allocation_step(size).min(limit.saturating_sub(u64::from(size)));
             let Some(file) = active.file.clone() else {
                 return;
@@ -223,21 +263,23 @@ impl<D: Disk> Log<D> {
             if step == 0 || !state.reservation.set(step) {
                 return;
             }
-            (file, size, step)
+            (base_offset, file, size, step)
         };
         let result = file.allocate(u64::from(size), step).await;
         let mut state = self.state.borrow_mut();
         // A disk without room says so again when it is written to; until then nothing is lost.
-        state.active_mut().allocated = match result {
-            Ok(()) => u32::try_from(u64::from(size) + step).unwrap_or(u32::MAX - 1),
-            Err(_) => u32::MAX,
-        };
+        if let Some(segment) = state.segment_mut(base_offset) {
+            segment.allocated = match result {
+                Ok(()) => u32::try_from(u64::from(size) + step).unwrap_or(u32::MAX - 1),
+                Err(_) => u32::MAX,
+            };
+        }
         if result.is_err() {
             state.reservation.set(0);
         }
     }
 
-    /// Cuts closed segments to what they hold. The gate is held.
+    /// Cuts closed segments to what they hold. The gate of preparations is held.
     async fn trim_closed(&self) -> Result<(), LogError> {
         loop {
             let (base_offset, size, file) = {
@@ -275,6 +317,8 @@ impl<D: Disk> Log<D> {
 
     /// Writes `leader-epoch-checkpoint` if it has changed.
     pub(super) async fn write_epochs(&self) -> Result<(), LogError> {
+        // Whoever finds it unchanged relies on its being written.
+        let _gate = self.epochs_gate.enter().await;
         let content = {
             let mut state = self.state.borrow_mut();
             if !std::mem::take(&mut state.epochs_dirty) {
@@ -329,7 +373,9 @@ impl<D: Disk> Log<D> {
     ///
     /// After an error the stop was not clean, and the clean-shutdown mark must not be written.
     pub async fn close(&self, now: Timestamp) -> Result<(), LogError> {
+        let _prepare = self.prepare_gate.enter().await;
         self.write_staged(now).await?;
+        self.drop_next().await;
         {
             let _gate = self.gate.enter().await;
             let (size, file) = {
@@ -382,6 +428,9 @@ impl<D: Disk> Log<D> {
             files.extend(segment.file.take());
             segment.close_files();
         }
+        if let Some(prepared) = state.take_next() {
+            files.extend(prepared.files);
+        }
         files
     }
 
@@ -390,6 +439,7 @@ impl<D: Disk> Log<D> {
     /// is closed; reads under way finish. The folder is then removed with
     /// [`Disk::remove_dir_all`], after `file.delete.delay.ms`.
     pub async fn rename_deleted(&self, to: &Path) -> Result<(), LogError> {
+        let _prepare = self.prepare_gate.enter().await;
         let _flush = self.flush_gate.enter().await;
         let _gate = self.gate.enter().await;
         // A log that is offline is deleted like any other.

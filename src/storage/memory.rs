@@ -9,9 +9,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
@@ -65,8 +67,24 @@ struct Content {
     synced: Vec<u8>,
     /// Since then.
     unsynced: Vec<Change>,
+    /// Changes that are synced, counted from the beginning.
+    synced_changes: u64,
     allocated: u64,
     modified: i64,
+}
+
+impl Content {
+    /// The first `changes`, counted from the beginning, are on the device.
+    fn sync_up_to(&mut self, changes: u64) {
+        let newly = changes.saturating_sub(self.synced_changes) as usize;
+        self.synced_changes += newly as u64;
+        for change in self.unsynced.drain(..newly) {
+            match change {
+                Change::Truncate(len) => self.synced.resize(len as usize, 0),
+                Change::Write { position, bytes } => apply(&mut self.synced, position, &bytes),
+            }
+        }
+    }
 }
 
 type Inode = Rc<RefCell<Content>>;
@@ -88,6 +106,9 @@ struct Shared {
     syncs: Cell<u64>,
     fault: Cell<Option<(Call, u64, Fault)>>,
     off: Cell<bool>,
+    syncs_held: Cell<bool>,
+    /// Who waits for a sync that is held.
+    held: RefCell<Vec<Waker>>,
     now: Cell<i64>,
 }
 
@@ -213,7 +234,22 @@ impl MemoryDisk {
         let mut content = inode.borrow_mut();
         content.bytes[position as usize] ^= 0x40;
         content.synced = content.bytes.clone();
+        content.synced_changes += content.unsynced.len() as u64;
         content.unsynced.clear();
+    }
+
+    /// Syncs of files begin and do not end, until [`release_syncs`](Self::release_syncs).
+    pub fn hold_syncs(&self) {
+        self.shared.syncs_held.set(true);
+    }
+
+    /// Lets the syncs end that are held, and holds no more. What was written while one was held is not
+    /// covered by it.
+    pub fn release_syncs(&self) {
+        self.shared.syncs_held.set(false);
+        for waker in self.shared.held.take() {
+            waker.wake();
+        }
     }
 
     /// The disk that a crash at this moment leaves. This one goes on unharmed.
@@ -337,7 +373,15 @@ fn crashed_content(content: &Content, rng: Option<&mut fastrand::Rng>) -> Conten
         allocated: content.allocated.max(bytes.len() as u64),
         bytes,
         unsynced: Vec::new(),
+        synced_changes: 0,
         modified: content.modified,
+    }
+}
+
+impl MemoryFile {
+    /// Bytes of the file as of its last sync.
+    pub fn synced_bytes(&self) -> u64 {
+        self.inode.borrow().synced.len() as u64
     }
 }
 
@@ -401,9 +445,19 @@ impl LogFile for MemoryFile {
 
     async fn sync_data(&self) -> io::Result<()> {
         self.shared.check(Call::Sync)?;
-        let mut content = self.inode.borrow_mut();
-        content.synced = content.bytes.clone();
-        content.unsynced.clear();
+        let covered = {
+            let content = self.inode.borrow();
+            content.synced_changes + content.unsynced.len() as u64
+        };
+        poll_fn(|context| {
+            if !self.shared.syncs_held.get() {
+                return Poll::Ready(());
+            }
+            self.shared.held.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        self.inode.borrow_mut().sync_up_to(covered);
         Ok(())
     }
 

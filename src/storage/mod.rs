@@ -18,6 +18,7 @@
 //! log.offset_for_timestamp(timestamp, scratch).await  log.max_timestamp(scratch).await -> TimestampOffset
 //! log.aborted_transactions(from, upper_bound).await
 //! log.flush().await -> Offset                        all below survives a power cut (group commit)
+//! log.flush_closed().await -> Offset                 the same for closed segments, after `Written::rolled`
 //! log.delete_records(..)  log.delete_old_segments(now, high_watermark).await
 //! log.truncate_to(offset, now).await  log.truncate_fully_and_start_at(offset, now).await
 //! log.close(now).await  log.rename_deleted(path).await
@@ -35,6 +36,7 @@ pub mod log_dir;
 mod maintenance;
 pub mod memory;
 pub mod names;
+mod next_segment;
 pub mod page_cache;
 pub mod producer_snapshot;
 pub mod producer_state;

@@ -212,6 +212,16 @@ impl<O: Offload + std::fmt::Debug> Disk for PageCache<O> {
         self.offload.run(move || std::fs::rename(from, to)).await
     }
 
+    async fn rename_all(&self, renames: Vec<(PathBuf, PathBuf)>) -> io::Result<()> {
+        self.offload
+            .run(move || {
+                renames
+                    .iter()
+                    .try_for_each(|(from, to)| std::fs::rename(from, to))
+            })
+            .await
+    }
+
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
         let path = path.to_path_buf();
         self.offload.run(move || std::fs::remove_file(path)).await

@@ -414,6 +414,8 @@ impl<D: Disk> Loader<'_, D> {
         }
         let mut segments: VecDeque<Segment<D::File>> = VecDeque::new();
         let mut rebuilt_bases = BTreeSet::new();
+        // Of these, the ones whose files have changed in a way that must not be undone by a power cut.
+        let mut to_sync = BTreeSet::new();
         // Of each segment, and where it ends.
         let mut heads: Vec<(Head, i64)> = Vec::new();
         let mut next_offset = 0;
@@ -438,6 +440,14 @@ impl<D: Disk> Loader<'_, D> {
                 .rebuild(base_offset, file.clone(), len, next_offset.max(base_offset))
                 .await?;
             rebuilt_bases.insert(base_offset);
+            // One that was empty stays so, and a node may have thousands of them.
+            let indexes = [&names.indexes, &names.time_indexes];
+            let had_entries = indexes
+                .iter()
+                .any(|index| index.get(&base_offset).is_some_and(|len| *len > 0));
+            if len > 0 || had_entries {
+                to_sync.insert(base_offset);
+            }
             report.recovered_segments += 1;
             report.recovered_bytes += rebuilt.valid;
             report.rebuilt_indexes += usize::from(!is_suspect);
@@ -503,6 +513,7 @@ impl<D: Disk> Loader<'_, D> {
                 self.remove(head.base_offset, kind).await?;
             }
             rebuilt_bases.remove(&head.base_offset);
+            to_sync.remove(&head.base_offset);
             segments.pop_back();
             heads.pop();
         }
@@ -529,6 +540,7 @@ impl<D: Disk> Loader<'_, D> {
             segments.push_back(Segment::new(log_start_offset, self.now.0));
             next_offset = log_start_offset;
             rebuilt_bases.clear();
+            to_sync.clear();
             heads.clear();
         }
         log_start_offset = log_start_offset.max(segments[0].base_offset);
@@ -566,7 +578,8 @@ impl<D: Disk> Loader<'_, D> {
             for segment in &mut segments {
                 segment.has_txn_index = names.txn_indexes.contains(&segment.base_offset);
             }
-            self.sync_rebuilt(&mut segments, &rebuilt_bases).await?;
+            self.sync_rebuilt(&mut segments, &rebuilt_bases, &to_sync)
+                .await?;
             if !options.is_clean {
                 recovery_point = next_offset;
             }
@@ -579,8 +592,10 @@ impl<D: Disk> Loader<'_, D> {
                     .map_err(|error| LogError::Io(failed(error)))?;
             }
         }
-        // The first flush syncs the folder of a log that has nothing to serve.
-        let has_records = segments.len() > 1 || segments.iter().any(|segment| segment.size > 0);
+        // The first flush syncs the folder of a log that was empty and is.
+        let has_records = segments.len() > 1
+            || !to_sync.is_empty()
+            || segments.iter().any(|segment| segment.size > 0);
         if (!rebuilt_bases.is_empty() || !options.is_clean) && has_records {
             self.disk
                 .sync_dir(self.dir)
@@ -838,6 +853,11 @@ impl<D: Disk> Loader<'_, D> {
         };
         copy.await
             .map_err(|error| LogError::Io(Failure::new(Operation::Write, &path, error)))?;
+        // Before the original is cut.
+        self.disk
+            .sync_dir(self.dir)
+            .await
+            .map_err(|error| LogError::Io(Failure::new(Operation::Sync, self.dir, error)))?;
         Ok(path)
     }
 
@@ -988,15 +1008,15 @@ impl<D: Disk> Loader<'_, D> {
         &self,
         segments: &mut VecDeque<Segment<D::File>>,
         rebuilt: &BTreeSet<i64>,
+        to_sync: &BTreeSet<i64>,
     ) -> Result<(), LogError> {
         for segment in segments {
             if !rebuilt.contains(&segment.base_offset) {
                 continue;
             }
-            // Nothing can be read of an empty one, and a node may have thousands of them.
             let kinds = [FileKind::Log, FileKind::Index, FileKind::TimeIndex];
-            let kinds = if segment.size > 0 { &kinds[..] } else { &[] };
-            for &kind in kinds {
+            let changed = to_sync.contains(&segment.base_offset);
+            for &kind in kinds.iter().filter(|_| changed) {
                 let file = self.open(segment.base_offset, kind).await?;
                 let synced = file.sync_data().await;
                 self.io(Operation::Sync, segment.base_offset, kind, synced)?;

@@ -63,6 +63,7 @@ impl<D: Disk> Log<D> {
         now: Timestamp,
         high_watermark: Offset,
     ) -> Result<Deleted, LogError> {
+        self.drop_next_if_idle(now).await;
         let _gate = self.gate.enter().await;
         let settings = self.settings();
         let (count, all) = {
@@ -150,6 +151,7 @@ impl<D: Disk> Log<D> {
         if offset.0 < first {
             return self.truncate_fully_and_start_at(offset, now).await;
         }
+        let _prepare = self.prepare_gate.enter().await;
         let _flush = self.flush_gate.enter().await;
         let _gate = self.gate.enter().await;
         {
@@ -236,6 +238,7 @@ impl<D: Disk> Log<D> {
         offset: Offset,
         now: Timestamp,
     ) -> Result<(), LogError> {
+        let _prepare = self.prepare_gate.enter().await;
         let _flush = self.flush_gate.enter().await;
         let _gate = self.gate.enter().await;
         let removed: Vec<Segment<D::File>> = {
