@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::base::Offset;
+use crate::base::{FileSlice, Offset};
 use crate::metadata::{DirectoryId, PartitionImage};
 use crate::runtime::aux_ring::AuxRing;
 use crate::storage::{AllocationBudget, Disk, Log, Offload, PageCache};
@@ -49,6 +50,16 @@ impl Offload for ShardOffload {
     ) -> io::Result<T> {
         glommio::executor().spawn_blocking(job).await
     }
+}
+
+/// Reads all of `slice`, which lies within its file, on the shard's helper thread.
+pub async fn read_slice(slice: FileSlice) -> io::Result<Vec<u8>> {
+    let job = move || {
+        let mut bytes = vec![0; slice.len as usize];
+        slice.file.read_exact_at(&mut bytes, slice.position)?;
+        Ok(bytes)
+    };
+    glommio::executor().spawn_blocking(job).await
 }
 
 /// What a directory's checkpoint files said of a partition when the node started.

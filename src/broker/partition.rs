@@ -20,13 +20,15 @@ use bytes::BytesMut;
 use crate::base::settings::{self, LogSettings};
 use crate::base::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::broker::error::PartitionError;
+use crate::broker::event::Event;
 use crate::broker::messages::{
     ActiveProducer, FetchPartition, Fetched, FoundEpochEnd, FoundOffset, Produced,
 };
 use crate::broker::offload::ShardDisk;
 use crate::broker::purgatory::{FetchOp, ProduceOp};
+use crate::records::control::EndTxnMarker;
 use crate::records::{
-    Compression, CompressionType, Scratch, TimestampType, ValidationRules, validate,
+    BatchHeader, Compression, CompressionType, Scratch, TimestampType, ValidationRules, validate,
 };
 use crate::replication::LeaderState;
 use crate::storage::{AppendError, AppendOrigin, Disk, Log, LogError, TimestampOffset};
@@ -120,6 +122,8 @@ pub struct Partition<D: Disk = ShardDisk> {
     failed: Cell<bool>,
     /// The partition is being deleted: everything is refused.
     pub deleted: Cell<bool>,
+    /// Told whenever the high watermark moved, the log failed, or the partition goes: its coordinator.
+    watcher: RefCell<Option<Rc<Event>>>,
 }
 
 impl<D: Disk> Partition<D> {
@@ -151,6 +155,18 @@ impl<D: Disk> Partition<D> {
             rolled_at: Cell::new(Timestamp::NONE),
             failed: Cell::new(false),
             deleted: Cell::new(false),
+            watcher: RefCell::default(),
+        }
+    }
+
+    /// Has `event` set whenever the high watermark moved, the log failed, or the partition goes.
+    pub fn set_watcher(&self, event: Rc<Event>) {
+        *self.watcher.borrow_mut() = Some(event);
+    }
+
+    fn tell_watcher(&self) {
+        if let Some(event) = &*self.watcher.borrow() {
+            event.set();
         }
     }
 
@@ -243,6 +259,34 @@ impl<D: Disk> Partition<D> {
             records: u64::try_from(validated.header.records_count).unwrap_or(0),
             is_duplicate: staged.is_duplicate,
         })
+    }
+
+    /// Takes one batch of the broker's own: a coordinator's records, or a transaction's `marker`. Returns
+    /// one past its last record. As with `acks=all`, too few in-sync replicas refuse it.
+    ///
+    /// `batch` is exactly one batch, whole and sealed. Nothing is visible yet.
+    pub fn append_internal(
+        &self,
+        batch: BytesMut,
+        marker: Option<&EndTxnMarker>,
+        now: Timestamp,
+    ) -> Result<Offset, PartitionError> {
+        if self.deleted.get() {
+            return Err(PartitionError::Unknown);
+        }
+        let min_insync_replicas = self.settings.borrow().min_insync_replicas;
+        self.leader.borrow().check_min_isr(min_insync_replicas)?;
+        let header = BatchHeader::parse(&batch).map_err(|_| PartitionError::Corrupt)?;
+        let staged = self.log.stage(
+            batch,
+            &header,
+            AppendOrigin::Coordinator,
+            marker,
+            self.leader_epoch(),
+            None,
+            now,
+        )?;
+        Ok(staged.last_offset.plus(1))
     }
 
     /// Whether records up to `end` reach `flush.messages` since the last flush.
@@ -361,6 +405,7 @@ impl<D: Disk> Partition<D> {
                 "log is offline and stays so until a restart: {error}"
             );
         }
+        self.tell_watcher();
         for waiting in self.waiting.take().0.into_iter().flatten() {
             waiting
                 .op
@@ -374,6 +419,7 @@ impl<D: Disk> Partition<D> {
     /// The partition goes away: everyone who waits is told.
     pub fn close(&self) -> Moved {
         self.deleted.set(true);
+        self.tell_watcher();
         let mut moved = Moved::default();
         for waiting in self.waiting.take().0.into_iter().flatten() {
             waiting
@@ -400,6 +446,7 @@ impl<D: Disk> Partition<D> {
         let mut moved = Moved::default();
         self.answer_acknowledged(&mut moved);
         if advanced.is_some() {
+            self.tell_watcher();
             let bytes = self.untold_bytes.take();
             self.fetches.borrow_mut().retain(|op| {
                 if op.is_done() {

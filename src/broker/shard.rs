@@ -378,7 +378,8 @@ impl Shard {
         }
     }
 
-    fn mark_dirty(&self, partition: &Rc<Partition>) {
+    /// Has what is staged in `partition` written at the end of this turn.
+    pub(crate) fn mark_dirty(&self, partition: &Rc<Partition>) {
         if !partition.dirty.replace(true) {
             self.dirty.borrow_mut().push(partition.clone());
             self.dirty_event.set();

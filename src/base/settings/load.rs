@@ -488,10 +488,7 @@ mod tests {
         );
         assert_eq!(
             loaded.warnings,
-            [
-                "share.coordinator.state.topic.min.isr=1 (file) is not honoured yet",
-                "transaction.state.log.min.isr=1 (file) is not honoured yet"
-            ]
+            ["share.coordinator.state.topic.min.isr=1 (file) is not honoured yet"]
         );
     }
 

@@ -47,6 +47,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// What an internal topic is created with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InternalTopicSettings {
+    pub num_partitions: i32,
+    pub replication_factor: i16,
+    pub segment_bytes: u32,
+    pub min_insync_replicas: Option<u32>,
+}
+
 /// The settings of a node: a snapshot, shared read-only as `Arc<NodeSettings>`.
 ///
 /// Fields have Kafka's names. Limits that Kafka counts in signed numbers are unsigned here, and "no limit" is
@@ -103,6 +112,13 @@ pub struct NodeSettings {
     /// What a topic runs with that sets nothing itself.
     pub log_defaults: LogSettings,
     /// Milliseconds after its last batch that a producer is remembered.
+    /// What the internal topics of the coordinators are created with.
+    pub offsets_topic: InternalTopicSettings,
+    pub transaction_state_log: InternalTopicSettings,
+    /// Codec of the coordinators' batches, by its id on the wire.
+    pub offsets_topic_compression_codec: i32,
+    /// How long a coordinator's record may take to be acknowledged.
+    pub offsets_commit_timeout_ms: u64,
     pub producer_id_expiration_ms: u64,
     pub producer_id_expiration_check_interval_ms: u64,
 
@@ -264,6 +280,24 @@ impl NodeSettings {
                 .u64("log.flush.start.offset.checkpoint.interval.ms"),
             log_initial_task_delay_ms: layers.u64("log.initial.task.delay.ms"),
             log_defaults,
+            offsets_topic: InternalTopicSettings {
+                num_partitions: layers.i32("offsets.topic.num.partitions"),
+                replication_factor: layers
+                    .i32("offsets.topic.replication.factor")
+                    .clamp(1, i16::MAX.into()) as i16,
+                segment_bytes: layers.u32("offsets.topic.segment.bytes"),
+                min_insync_replicas: None,
+            },
+            transaction_state_log: InternalTopicSettings {
+                num_partitions: layers.i32("transaction.state.log.num.partitions"),
+                replication_factor: layers
+                    .i32("transaction.state.log.replication.factor")
+                    .clamp(1, i16::MAX.into()) as i16,
+                segment_bytes: layers.u32("transaction.state.log.segment.bytes"),
+                min_insync_replicas: Some(layers.u32("transaction.state.log.min.isr")),
+            },
+            offsets_topic_compression_codec: layers.i32("offsets.topic.compression.codec"),
+            offsets_commit_timeout_ms: layers.u64("offsets.commit.timeout.ms"),
             producer_id_expiration_ms: layers.u64("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: layers
                 .u64("producer.id.expiration.check.interval.ms"),

@@ -13,17 +13,17 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("Background threads of Kafka's group coordinator."),
     int("group.coordinator.append.linger.ms").default("-1").at_least(-1).ms().not_yet()
         .doc("How long the group coordinator gathers writes; -1 to adapt to the load."),
-    int("offsets.commit.timeout.ms").default("5000").at_least(1).ms().high().not_yet()
+    int("offsets.commit.timeout.ms").default("5000").at_least(1).ms().high()
         .doc("How long an offset commit waits to be replicated."),
     int("offsets.load.buffer.size").default("5242880").at_least(1).bytes().high().not_yet()
         .doc("Bytes read at once when committed offsets are loaded."),
-    short("offsets.topic.replication.factor").default("1").instead_of("3").at_least(1).high().not_yet()
+    short("offsets.topic.replication.factor").default("1").instead_of("3").at_least(1).high()
         .doc("Replicas of the topic of committed offsets; here 3, or the number of nodes if that is less."),
-    int("offsets.topic.num.partitions").default("50").at_least(1).high().not_yet()
+    int("offsets.topic.num.partitions").default("50").at_least(1).high()
         .doc("Partitions of the topic of committed offsets."),
-    int("offsets.topic.segment.bytes").default("104857600").at_least(1).bytes().high().not_yet()
+    int("offsets.topic.segment.bytes").default("104857600").at_least(1).bytes().high()
         .doc("Segment size of the topic of committed offsets."),
-    int("offsets.topic.compression.codec").default("0").high().not_yet()
+    int("offsets.topic.compression.codec").default("0").high()
         .doc("Compression of the topic of committed offsets: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd."),
     int("group.coordinator.cached.buffer.max.bytes").default("1048588").at_least(524_288).bytes().cluster_wide().not_yet()
         .doc("Largest write buffer the group coordinator keeps for reuse."),

@@ -5,15 +5,15 @@ use crate::base::settings::Setting;
 
 #[rustfmt::skip]
 pub(super) const ROWS: &[Setting] = &[
-    int("transaction.state.log.min.isr").default("2").at_least(1).high().not_yet()
+    int("transaction.state.log.min.isr").default("2").at_least(1).high()
         .doc("In-sync replicas that writes to the topic of transaction state ask for."),
     int("transaction.state.log.load.buffer.size").default("5242880").at_least(1).bytes().high().not_yet()
         .doc("Bytes read at once when transaction state is loaded."),
-    short("transaction.state.log.replication.factor").default("1").instead_of("3").at_least(1).high().not_yet()
+    short("transaction.state.log.replication.factor").default("1").instead_of("3").at_least(1).high()
         .doc("Replicas of the topic of transaction state; here 3, or the number of nodes if that is less."),
-    int("transaction.state.log.num.partitions").default("50").at_least(1).high().not_yet()
+    int("transaction.state.log.num.partitions").default("50").at_least(1).high()
         .doc("Partitions of the topic of transaction state."),
-    int("transaction.state.log.segment.bytes").default("104857600").at_least(1).bytes().high().not_yet()
+    int("transaction.state.log.segment.bytes").default("104857600").at_least(1).bytes().high()
         .doc("Segment size of the topic of transaction state."),
     boolean("transaction.partition.verification.enable").default("true").low().cluster_wide().not_yet()
         .doc("Whether a partition checks that a transaction really includes it before it appends."),

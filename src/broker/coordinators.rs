@@ -1,0 +1,780 @@
+//! The hosts of the coordinators: what stands between a [`Machine`] and its partition.
+//!
+//! A [`Host`] has a [`Seat`] for each partition of its internal topic that this shard owns. A seat loads
+//! its machine from the log, then takes requests one after the other:
+//! 1. Requests that arrive in one turn are asked of the machine together. Their records get their offsets,
+//!    are applied, and go into one batch, or into as many as their transactions and sizes need.
+//! 2. Answers wait for the end of that batch; those without records wait for the end of what was
+//!    appended before them, because they may rest on it.
+//! 3. When the high watermark passes an end, what waited for it is let out.
+//!
+//! When an append fails, whoever waits is told, and the machine is loaded anew; if the log itself is
+//! offline, the seat stays empty and says so.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures_lite::future;
+use glommio::timer::Timer;
+
+use crate::base::settings::NodeSettings;
+use crate::base::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp};
+use crate::broker::event::Event;
+use crate::broker::messages::Reply;
+use crate::broker::offload::read_slice;
+use crate::broker::partition::Partition;
+use crate::broker::reply::ReplyTo;
+use crate::broker::shard::{Shard, spawn, wall_clock};
+use crate::coordinator::{Context, CoordinatorRecord, Machine, Outcome, Position, Token};
+use crate::metadata::Delta;
+use crate::records::control::{EndTxnMarker, TxnOutcome};
+use crate::records::{
+    BATCH_HEADER_SIZE, BatchBuilder, BatchHeader, Compression, CompressionType, LOG_OVERHEAD,
+    RecordIter, Scratch, decompress,
+};
+use crate::runtime::executor::yield_now;
+use crate::storage::LogSlice;
+
+/// Bytes read at once while a log is loaded.
+const LOAD_BYTES: u32 = 1 << 20;
+
+/// Records applied before other tasks of the shard may run: a few hundred microseconds.
+const LOAD_RECORDS_PER_TURN: usize = 512;
+
+/// What a compressed batch may grow to when it is loaded.
+const BATCH_BYTES_MAX: u64 = 64 << 20;
+
+/// A batch is closed when its records reach this, so that many requests of a turn share one, and none
+/// grows beyond what the topic takes.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// Why there is no answer of the machine. The handler picks Kafka's code for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CoordinatorError {
+    /// The log is being read: ask again soon.
+    #[error("the coordinator is loading")]
+    Loading,
+    /// The partition is not here, or no longer.
+    #[error("this is not the coordinator")]
+    NotCoordinator,
+    /// The log is offline, or the append failed: nothing was done.
+    #[error("the coordinator cannot write")]
+    NotAvailable,
+    /// More than one batch of the internal topic holds: nothing was done.
+    #[error("the state is larger than a batch of the coordinator's topic")]
+    TooLarge,
+    /// Written, and not acknowledged in time.
+    #[error("not acknowledged in time")]
+    TimedOut,
+}
+
+/// How an answer of machine `M` becomes a reply of the shard.
+type Wrap<M> = fn(Result<<M as Machine>::Answer, CoordinatorError>) -> Reply;
+
+/// Carries out what a machine wants done outside of its partition.
+type Effects<M> = fn(&Rc<Shard>, PartitionIndex, <M as Machine>::Effect);
+
+/// How a machine's batches are compressed.
+type Codec = fn(&NodeSettings) -> CompressionType;
+
+/// The coordinators of one kind on this shard. One per shard and kind.
+pub struct Host<M: Machine> {
+    wrap: Wrap<M>,
+    effects: Effects<M>,
+    codec: Codec,
+    seats: RefCell<BTreeMap<PartitionIndex, Rc<Seat<M>>>>,
+    clock: Clock,
+    next_token: Cell<u64>,
+}
+
+/// The wall clock as it was at the start, and never back from there.
+#[derive(Clone, Copy)]
+struct Clock {
+    start: Timestamp,
+    began: Instant,
+}
+
+impl Clock {
+    fn now(&self) -> Timestamp {
+        let elapsed = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        Timestamp(self.start.0.saturating_add(elapsed))
+    }
+
+    fn until(&self, deadline: Timestamp) -> Duration {
+        let left = deadline.0.saturating_sub(self.now().0);
+        Duration::from_millis(u64::try_from(left).unwrap_or(0))
+    }
+}
+
+/// What waits for the high watermark to reach `end`.
+struct Committing<M: Machine> {
+    end: Offset,
+    /// Answered as timed out then; effects stay.
+    deadline: Timestamp,
+    answers: Vec<(Token, M::Answer)>,
+    effects: Vec<M::Effect>,
+}
+
+enum State<M> {
+    Loading,
+    Serving(M),
+    /// The log is offline.
+    Failed,
+}
+
+/// The place of one coordinator. One per partition, on the shard that owns it.
+struct Seat<M: Machine> {
+    partition: Rc<Partition>,
+    state: RefCell<State<M>>,
+    /// Asked in this turn.
+    inbox: RefCell<Vec<(Token, M::Ask)>>,
+    /// Who is to be answered.
+    waiting: RefCell<HashMap<Token, ReplyTo>>,
+    committing: RefCell<VecDeque<Committing<M>>>,
+    /// Something arrived, the partition moved, or an earlier deadline stands.
+    woken: Rc<Event>,
+    /// The task that serves this seat runs: it is started by the first thing there is to do.
+    running: Cell<bool>,
+    closed: Cell<bool>,
+}
+
+/// Records on their way into one batch.
+struct Gathered<M: Machine> {
+    builder: BatchBuilder,
+    base: Offset,
+    producer: Option<(ProducerId, ProducerEpoch)>,
+    answers: Vec<(Token, M::Answer)>,
+    effects: Vec<M::Effect>,
+}
+
+impl<M: Machine> Host<M> {
+    pub fn new(wrap: Wrap<M>, effects: Effects<M>, codec: Codec) -> Self {
+        Self {
+            wrap,
+            effects,
+            codec,
+            seats: RefCell::default(),
+            clock: Clock {
+                start: wall_clock(),
+                began: Instant::now(),
+            },
+            next_token: Cell::new(0),
+        }
+    }
+
+    fn seat(&self, partition: PartitionIndex) -> Option<Rc<Seat<M>>> {
+        self.seats.borrow().get(&partition).cloned()
+    }
+
+    fn all(&self) -> Vec<Rc<Seat<M>>> {
+        self.seats.borrow().values().cloned().collect()
+    }
+
+    /// This shard owns `partition` of the internal topic from now on.
+    pub fn open(self: &Rc<Self>, shard: &Rc<Shard>, partition: &Rc<Partition>) {
+        let index = partition.key.partition;
+        let seat = Rc::new(Seat {
+            partition: partition.clone(),
+            state: RefCell::new(State::Loading),
+            inbox: RefCell::default(),
+            waiting: RefCell::default(),
+            committing: RefCell::default(),
+            woken: Rc::default(),
+            running: Cell::new(false),
+            closed: Cell::new(false),
+        });
+        partition.set_watcher(seat.woken.clone());
+        self.seats.borrow_mut().insert(index, seat.clone());
+        if partition.log.log_start_offset() == partition.log.staged_end_offset() {
+            // Nothing to load: what an idle coordinator costs is this seat.
+            *seat.state.borrow_mut() = State::Serving(M::new(index));
+        } else {
+            self.run(shard, &seat);
+        }
+    }
+
+    /// The partition is gone from here: whoever waits is told.
+    pub fn close(&self, partition: PartitionIndex) {
+        if let Some(seat) = self.seats.borrow_mut().remove(&partition) {
+            seat.closed.set(true);
+            self.turn_away(&seat, CoordinatorError::NotCoordinator);
+            seat.woken.set();
+        }
+    }
+
+    /// The node stops: nothing is begun any more, and whoever waits for others is told.
+    pub fn stop(&self) {
+        let all: Vec<PartitionIndex> = self.seats.borrow().keys().copied().collect();
+        for partition in all {
+            self.close(partition);
+        }
+    }
+
+    /// Asks the coordinator of `partition`. Answers go the way of `reply`.
+    pub fn ask(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        partition: PartitionIndex,
+        ask: M::Ask,
+        reply: ReplyTo,
+    ) {
+        let Some(seat) = self.seat(partition) else {
+            reply.send((self.wrap)(Err(CoordinatorError::NotCoordinator)));
+            return;
+        };
+        let refused = match &*seat.state.borrow() {
+            State::Loading => Some(CoordinatorError::Loading),
+            State::Failed => Some(CoordinatorError::NotAvailable),
+            State::Serving(_) => None,
+        };
+        if let Some(error) = refused {
+            reply.send((self.wrap)(Err(error)));
+            return;
+        }
+        let token = Token(self.next_token.get());
+        self.next_token.set(token.0 + 1);
+        seat.waiting.borrow_mut().insert(token, reply);
+        seat.inbox.borrow_mut().push((token, ask));
+        seat.woken.set();
+        self.run(shard, &seat);
+    }
+
+    /// A transaction's marker was appended to a partition of the internal topic.
+    pub fn marker_appended(
+        &self,
+        partition: PartitionIndex,
+        producer: (ProducerId, ProducerEpoch),
+        committed: bool,
+    ) {
+        let Some(seat) = self.seat(partition) else {
+            return;
+        };
+        // While it loads, the marker is read with the rest of the log.
+        if let State::Serving(machine) = &mut *seat.state.borrow_mut() {
+            machine.apply_marker(producer.0, producer.1, committed);
+        }
+        seat.woken.set();
+    }
+
+    /// Every machine sees the image that the shard serves now.
+    pub fn image_changed(self: &Rc<Self>, shard: &Rc<Shard>, delta: &Delta) {
+        for seat in self.all() {
+            let outcome = self.with_machine(shard, &seat, |machine, context| {
+                machine.image_changed(context, delta)
+            });
+            let Some(outcome) = outcome else { continue };
+            let wake = !outcome.records.is_empty()
+                || !outcome.answers.is_empty()
+                || !outcome.effects.is_empty()
+                || self.next_deadline(&seat).is_some();
+            self.carry(shard, &seat, vec![outcome]);
+            if wake {
+                seat.woken.set();
+                self.run(shard, &seat);
+            }
+        }
+    }
+
+    /// Has the seat's task run.
+    fn run(self: &Rc<Self>, shard: &Rc<Shard>, seat: &Rc<Seat<M>>) {
+        if !seat.running.replace(true) {
+            let task = serve(self.clone(), Rc::downgrade(shard), seat.clone());
+            spawn(task);
+        }
+    }
+
+    fn with_machine<T>(
+        &self,
+        shard: &Rc<Shard>,
+        seat: &Seat<M>,
+        ask: impl FnOnce(&mut M, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let (image, settings) = (shard.image(), shard.settings());
+        let mut random = || uuid::Uuid::new_v4().as_u128();
+        let mut context = Context {
+            now: self.clock.now(),
+            image: &image,
+            settings: &settings,
+            random: &mut random,
+        };
+        match &mut *seat.state.borrow_mut() {
+            State::Serving(machine) => Some(ask(machine, &mut context)),
+            State::Loading | State::Failed => None,
+        }
+    }
+
+    fn next_deadline(&self, seat: &Seat<M>) -> Option<Timestamp> {
+        let machine = match &*seat.state.borrow() {
+            State::Serving(machine) => machine.next_deadline(),
+            State::Loading | State::Failed => None,
+        };
+        let committing = seat.committing.borrow();
+        let write = committing
+            .iter()
+            .find(|c| !c.answers.is_empty())
+            .map(|c| c.deadline);
+        match (machine, write) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Asks the machine everything that is due and has arrived.
+    fn turn(&self, shard: &Rc<Shard>, seat: &Rc<Seat<M>>) {
+        let now = self.clock.now();
+        let due = matches!(&*seat.state.borrow(), State::Serving(machine)
+            if machine.next_deadline().is_some_and(|deadline| deadline <= now));
+        let asks = seat.inbox.take();
+        let asked = self.with_machine(shard, seat, |machine, context| {
+            let mut gathering = Gathering::new(self, shard, seat);
+            if due {
+                let outcome = machine.expire(context);
+                gathering.take(machine, context.now, outcome);
+            }
+            for (token, ask) in asks {
+                let outcome = machine.ask(context, token, ask);
+                gathering.take(machine, context.now, outcome);
+            }
+            gathering.finish(context.now)
+        });
+        if let Some(Err(error)) = asked {
+            self.lost(seat, error);
+        }
+        self.release(shard, seat);
+    }
+
+    /// Appends outcomes that came of something else than a request.
+    fn carry(&self, shard: &Rc<Shard>, seat: &Rc<Seat<M>>, outcomes: Vec<Outcome<M>>) {
+        let done = self.with_machine(shard, seat, |machine, context| {
+            let mut gathering = Gathering::new(self, shard, seat);
+            for outcome in outcomes {
+                gathering.take(machine, context.now, outcome);
+            }
+            gathering.finish(context.now)
+        });
+        if let Some(Err(error)) = done {
+            self.lost(seat, error);
+        }
+        self.release(shard, seat);
+    }
+
+    /// An append failed: the machine has applied what is not in the log. It is loaded anew.
+    fn lost(&self, seat: &Rc<Seat<M>>, error: CoordinatorError) {
+        tracing::error!(
+            topic = %seat.partition.topic,
+            partition = seat.partition.key.partition.0,
+            "the coordinator could not append, and is loaded anew: {error}"
+        );
+        self.turn_away(seat, error);
+        *seat.state.borrow_mut() = State::Loading;
+        seat.woken.set();
+    }
+
+    /// Answers everybody with `error`.
+    fn turn_away(&self, seat: &Seat<M>, error: CoordinatorError) {
+        seat.inbox.take();
+        seat.committing.take();
+        for (_, reply) in seat.waiting.take() {
+            reply.send((self.wrap)(Err(error)));
+        }
+    }
+
+    /// Lets out what the high watermark has passed.
+    fn release(&self, shard: &Rc<Shard>, seat: &Rc<Seat<M>>) {
+        let high_watermark = seat.partition.high_watermark();
+        loop {
+            let next = {
+                let mut committing = seat.committing.borrow_mut();
+                match committing.front() {
+                    Some(front) if front.end <= high_watermark => committing.pop_front(),
+                    _ => None,
+                }
+            };
+            let Some(next) = next else { break };
+            self.answer(seat, next.answers);
+            for effect in next.effects {
+                (self.effects)(shard, seat.partition.key.partition, effect);
+            }
+        }
+        let now = self.clock.now();
+        let mut late = Vec::new();
+        for committing in seat.committing.borrow_mut().iter_mut() {
+            if committing.deadline <= now {
+                late.append(&mut committing.answers);
+            }
+        }
+        for (token, _) in late {
+            self.refuse(seat, token, CoordinatorError::TimedOut);
+        }
+    }
+
+    fn refuse(&self, seat: &Seat<M>, token: Token, error: CoordinatorError) {
+        let reply = seat.waiting.borrow_mut().remove(&token);
+        if let Some(reply) = reply {
+            reply.send((self.wrap)(Err(error)));
+        }
+    }
+
+    fn answer(&self, seat: &Seat<M>, answers: Vec<(Token, M::Answer)>) {
+        for (token, answer) in answers {
+            let reply = seat.waiting.borrow_mut().remove(&token);
+            if let Some(reply) = reply {
+                reply.send((self.wrap)(Ok(answer)));
+            }
+        }
+    }
+
+    /// Reads the log into a new machine. Returns whether the seat serves.
+    async fn load(&self, shard: &Rc<Shard>, seat: &Rc<Seat<M>>) -> bool {
+        let began = Instant::now();
+        let index = seat.partition.key.partition;
+        let mut loading = Loading {
+            machine: M::new(index),
+            seat,
+            records: 0,
+            scratch: Scratch::default(),
+        };
+        if let Err(why) = loading.run().await {
+            tracing::error!(
+                topic = %seat.partition.topic,
+                partition = index.0,
+                "the coordinator's log cannot be read, and it does not serve: {why}"
+            );
+            *seat.state.borrow_mut() = State::Failed;
+            return false;
+        }
+        tracing::debug!(
+            topic = %seat.partition.topic,
+            partition = index.0,
+            records = loading.records,
+            ms = began.elapsed().as_millis() as u64,
+            "coordinator loaded"
+        );
+        *seat.state.borrow_mut() = State::Serving(loading.machine);
+        if let Some(outcome) = self.with_machine(shard, seat, M::loaded) {
+            self.carry(shard, seat, vec![outcome]);
+        }
+        true
+    }
+}
+
+/// Serves one seat until it is closed.
+async fn serve<M: Machine>(host: Rc<Host<M>>, shard: Weak<Shard>, seat: Rc<Seat<M>>) {
+    while !seat.closed.get() {
+        let Some(shard) = shard.upgrade() else { return };
+        if seat.partition.log.failure().is_some() {
+            // What was applied may not be in the log, and nothing can be appended until a restart.
+            *seat.state.borrow_mut() = State::Failed;
+            host.turn_away(&seat, CoordinatorError::NotAvailable);
+        }
+        if matches!(&*seat.state.borrow(), State::Loading) && !host.load(&shard, &seat).await {
+            host.turn_away(&seat, CoordinatorError::NotAvailable);
+        }
+        host.turn(&shard, &seat);
+        let deadline = host.next_deadline(&seat);
+        drop(shard);
+        match deadline {
+            None => seat.woken.wait().await,
+            Some(deadline) => {
+                let wait = host.clock.until(deadline);
+                let timer = async {
+                    Timer::new(wait).await;
+                };
+                future::or(seat.woken.wait(), timer).await;
+            }
+        }
+    }
+}
+
+/// Gathers what one turn of a seat appends.
+struct Gathering<'a, M: Machine> {
+    host: &'a Host<M>,
+    shard: &'a Rc<Shard>,
+    seat: &'a Seat<M>,
+    batch: Option<Gathered<M>>,
+    deadline: Timestamp,
+    failed: Option<CoordinatorError>,
+}
+
+impl<'a, M: Machine> Gathering<'a, M> {
+    fn new(host: &'a Host<M>, shard: &'a Rc<Shard>, seat: &'a Seat<M>) -> Self {
+        let timeout = shard.settings().offsets_commit_timeout_ms;
+        let timeout = i64::try_from(timeout).unwrap_or(i64::MAX);
+        Self {
+            host,
+            shard,
+            seat,
+            batch: None,
+            deadline: Timestamp(host.clock.now().0.saturating_add(timeout)),
+            failed: None,
+        }
+    }
+
+    /// Applies and gathers one outcome.
+    fn take(&mut self, machine: &mut M, now: Timestamp, outcome: Outcome<M>) {
+        if self.failed.is_some() {
+            return;
+        }
+        if outcome.records.is_empty() {
+            match &mut self.batch {
+                // It may rest on what is in the batch.
+                Some(batch) => {
+                    batch.answers.extend(outcome.answers);
+                    batch.effects.extend(outcome.effects);
+                }
+                None => self.wait(outcome.answers, outcome.effects),
+            }
+            return;
+        }
+        let bytes: usize = outcome.records.iter().map(size).sum();
+        let other = self.batch.as_ref().is_some_and(|batch| {
+            batch.producer != outcome.producer
+                || batch.builder.size_in_bytes() + bytes > BATCH_BYTES
+        });
+        if other {
+            self.append(now);
+        }
+        let largest = self.seat.partition.settings().max_message_bytes as usize;
+        if bytes + BATCH_HEADER_SIZE > largest {
+            // It alone is refused: nothing of it was applied.
+            for (token, _) in outcome.answers {
+                self.host
+                    .refuse(self.seat, token, CoordinatorError::TooLarge);
+            }
+            return;
+        }
+        let producer = outcome.producer;
+        let batch = self.batch.get_or_insert_with(|| Gathered {
+            builder: builder((self.host.codec)(&self.shard.settings()), producer),
+            base: self.seat.partition.log.staged_end_offset(),
+            producer,
+            answers: Vec::new(),
+            effects: Vec::new(),
+        });
+        for record in &outcome.records {
+            let at = Position {
+                offset: batch.base.plus(i64::from(batch.builder.count())),
+                timestamp: now,
+                producer,
+            };
+            if let Err(error) = machine.apply(record, at) {
+                // Its own record: a mistake of ours, which a reload would meet again.
+                tracing::error!("a coordinator cannot read what it writes: {error}");
+            }
+            batch
+                .builder
+                .append(now, Some(&record.key), record.value.as_deref(), &[]);
+        }
+        batch.answers.extend(outcome.answers);
+        batch.effects.extend(outcome.effects);
+    }
+
+    /// Stages the batch; what hangs on it waits for its end.
+    fn append(&mut self, now: Timestamp) {
+        let Some(batch) = self.batch.take() else {
+            return;
+        };
+        let bytes = BytesMut::from(&batch.builder.build()[..]);
+        match self.seat.partition.append_internal(bytes, None, now) {
+            Ok(end) => {
+                assert!(
+                    end == batch.base.plus(i64::from(batch.builder.count())),
+                    "nobody else appends to a coordinator's partition in its turn"
+                );
+                self.shard.mark_dirty(&self.seat.partition);
+                self.wait(batch.answers, batch.effects);
+            }
+            Err(error) => {
+                tracing::error!(
+                    topic = %self.seat.partition.topic,
+                    partition = self.seat.partition.key.partition.0,
+                    "append of a coordinator failed: {error}"
+                );
+                self.failed = Some(CoordinatorError::NotAvailable);
+            }
+        }
+    }
+
+    fn wait(&mut self, answers: Vec<(Token, M::Answer)>, effects: Vec<M::Effect>) {
+        if answers.is_empty() && effects.is_empty() {
+            return;
+        }
+        self.seat.committing.borrow_mut().push_back(Committing {
+            end: self.seat.partition.log.staged_end_offset(),
+            deadline: self.deadline,
+            answers,
+            effects,
+        });
+    }
+
+    fn finish(mut self, now: Timestamp) -> Result<(), CoordinatorError> {
+        self.append(now);
+        self.failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Bytes of a record in a batch, at most.
+fn size(record: &CoordinatorRecord) -> usize {
+    const LENGTHS: usize = 32;
+    LENGTHS + record.key.len() + record.value.as_ref().map_or(0, Bytes::len)
+}
+
+fn builder(kind: CompressionType, producer: Option<(ProducerId, ProducerEpoch)>) -> BatchBuilder {
+    let builder = BatchBuilder::new(Compression::of(kind));
+    match producer {
+        Some((id, epoch)) => builder.producer(id, epoch, -1).transactional(),
+        None => builder,
+    }
+}
+
+/// `offsets.topic.compression.codec`; an id that is none of Kafka's is none.
+pub fn offsets_codec(settings: &NodeSettings) -> CompressionType {
+    u8::try_from(settings.offsets_topic_compression_codec)
+        .ok()
+        .and_then(CompressionType::from_id)
+        .unwrap_or(CompressionType::None)
+}
+
+/// A log being read into a machine.
+struct Loading<'a, M: Machine> {
+    machine: M,
+    seat: &'a Seat<M>,
+    records: u64,
+    scratch: Scratch,
+}
+
+impl<M: Machine> Loading<'_, M> {
+    async fn run(&mut self) -> Result<(), String> {
+        let log = &self.seat.partition.log;
+        let mut at = log.log_start_offset();
+        // To the end of what is staged: markers may be appended meanwhile.
+        while at < log.staged_end_offset() && !self.seat.closed.get() {
+            let end = log.log_end_offset();
+            if at >= end {
+                if log.failure().is_some() {
+                    return Err("the log is offline".to_owned());
+                }
+                yield_now().await;
+                continue;
+            }
+            let read = log
+                .read(at, LOAD_BYTES, end, true)
+                .await
+                .map_err(|e| e.to_string())?;
+            let bytes = match read.slice {
+                Some(slice) => bytes_of(slice).await?,
+                None => return Err(format!("nothing to read at offset {at}")),
+            };
+            at = self.take(at, &bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies whole batches; returns the offset behind them.
+    async fn take(&mut self, mut at: Offset, mut bytes: &[u8]) -> Result<Offset, String> {
+        let start = at;
+        while bytes.len() >= LOG_OVERHEAD {
+            let header = BatchHeader::parse(bytes).map_err(|e| format!("at offset {at}: {e}"))?;
+            let len = header.size_in_bytes();
+            let Some(batch) = bytes.get(..len) else { break };
+            self.batch(&header, batch).await;
+            at = header.next_offset();
+            bytes = &bytes[len..];
+        }
+        if at == start {
+            return Err(format!("no whole batch at offset {at}"));
+        }
+        Ok(at)
+    }
+
+    async fn batch(&mut self, header: &BatchHeader, batch: &[u8]) {
+        if header.is_control() {
+            if let Ok(Some(marker)) = EndTxnMarker::of_batch(header, batch) {
+                let committed = marker.outcome == TxnOutcome::Commit;
+                self.machine
+                    .apply_marker(header.producer_id, header.producer_epoch, committed);
+            }
+            return;
+        }
+        let producer = header
+            .is_transactional()
+            .then_some((header.producer_id, header.producer_epoch));
+        let body = &batch[BATCH_HEADER_SIZE.min(batch.len())..];
+        let plain;
+        let body = if header.compression() == CompressionType::None {
+            body
+        } else {
+            match decompress(
+                header.compression(),
+                body,
+                &mut self.scratch,
+                BATCH_BYTES_MAX,
+            ) {
+                Ok(bytes) => {
+                    plain = bytes;
+                    &plain[..]
+                }
+                Err(error) => {
+                    self.skipped(header.base_offset, &error);
+                    return;
+                }
+            }
+        };
+        let mut turn = 0;
+        for record in RecordIter::new(header, body) {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    self.skipped(header.base_offset, &error);
+                    return;
+                }
+            };
+            let at = Position {
+                offset: record.offset,
+                timestamp: record.timestamp,
+                producer,
+            };
+            let Some(key) = record.key else {
+                self.skipped(record.offset, &"a record without a key");
+                continue;
+            };
+            let coordinator_record = CoordinatorRecord {
+                key: Bytes::copy_from_slice(key),
+                value: record.value.map(Bytes::copy_from_slice),
+            };
+            if let Err(error) = self.machine.apply(&coordinator_record, at) {
+                self.skipped(record.offset, &error);
+            }
+            self.records += 1;
+            turn += 1;
+            if turn >= LOAD_RECORDS_PER_TURN {
+                turn = 0;
+                yield_now().await;
+            }
+        }
+    }
+
+    /// One loud line; the rest is loaded.
+    fn skipped(&self, offset: Offset, why: &dyn std::fmt::Display) {
+        tracing::error!(
+            topic = %self.seat.partition.topic,
+            partition = self.seat.partition.key.partition.0,
+            %offset,
+            "a record of a coordinator is skipped: {why}"
+        );
+    }
+}
+
+/// The bytes of a slice, read off the shard's core where they come from a file.
+async fn bytes_of(slice: LogSlice) -> Result<Bytes, String> {
+    match slice {
+        LogSlice::Bytes(bytes) => Ok(bytes),
+        LogSlice::File(slice) => {
+            let read = read_slice(slice).await.map_err(|e| e.to_string())?;
+            Ok(Bytes::from(read))
+        }
+    }
+}
