@@ -17,6 +17,8 @@
 //! with more than that would be lost on such consumers, so it is refused here. Unlike it, we check the
 //! content checksum, as the reference decoder does that other clients use.
 
+use std::io::{self, Write};
+
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
 use super::{DecompressError, room};
@@ -31,11 +33,63 @@ fn corrupt(what: &'static str) -> DecompressError {
     DecompressError::Corrupt(CompressionType::Lz4, what)
 }
 
-pub(super) fn encoder(out: Vec<u8>) -> FrameEncoder<Vec<u8>> {
-    let info = FrameInfo::new()
-        .block_size(BlockSize::Max64KB)
-        .block_mode(BlockMode::Independent);
-    FrameEncoder::with_frame_info(info, out)
+/// Kafka's default level. As there, it stands for the fast compressor, and every other level for the
+/// thorough one (KIP-390).
+pub(super) const DEFAULT_LEVEL: i32 = 9;
+
+/// Levels of Kafka. The reference library knows no level above 12, and takes more for 12.
+const LEVELS: std::ops::RangeInclusive<i32> = 1..=17;
+
+/// Writes a frame: independent blocks of 64 KiB, no checksums, as Kafka's producer does.
+pub enum Encoder {
+    Fast(FrameEncoder<Vec<u8>>),
+    /// The reference library's high compression.
+    High(::lz4::Encoder<Vec<u8>>),
+}
+
+impl Encoder {
+    /// Appends to `out`.
+    pub(super) fn new(level: i32, out: Vec<u8>) -> io::Result<Self> {
+        if level == DEFAULT_LEVEL {
+            let info = FrameInfo::new()
+                .block_size(BlockSize::Max64KB)
+                .block_mode(BlockMode::Independent);
+            return Ok(Self::Fast(FrameEncoder::with_frame_info(info, out)));
+        }
+        let level = level.clamp(*LEVELS.start(), *LEVELS.end());
+        let encoder = ::lz4::EncoderBuilder::new()
+            .level(level.unsigned_abs())
+            .block_size(::lz4::BlockSize::Max64KB)
+            .block_mode(::lz4::BlockMode::Independent)
+            .block_checksum(::lz4::liblz4::BlockChecksum::NoBlockChecksum)
+            .checksum(::lz4::ContentChecksum::NoChecksum)
+            .build(out)?;
+        Ok(Self::High(encoder))
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Fast(encoder) => encoder.write_all(bytes),
+            Self::High(encoder) => encoder.write_all(bytes),
+        }
+    }
+
+    pub(super) fn written(&self) -> usize {
+        match self {
+            Self::Fast(encoder) => encoder.get_ref().len(),
+            Self::High(encoder) => encoder.writer().len(),
+        }
+    }
+
+    pub(super) fn finish(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Fast(encoder) => encoder.finish().map_err(io::Error::other),
+            Self::High(encoder) => match encoder.finish() {
+                (out, Ok(())) => Ok(out),
+                (_, Err(error)) => Err(error),
+            },
+        }
+    }
 }
 
 /// What is still to be read of a frame.
@@ -294,6 +348,31 @@ mod tests {
                 assert!(read(&damaged).is_err(), "byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_higher_level_makes_smaller_frames_that_the_java_client_reads() {
+        // Words in no order: a thorough search finds longer matches than a hasty one.
+        let mut seed = 1u32;
+        let mut bytes = Vec::new();
+        for _ in 0..40_000 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            bytes.extend(format!("{:x} ", (seed >> 16) % 3_000).bytes());
+        }
+        let size = |level| {
+            let mut encoder = Encoder::new(level, Vec::new()).unwrap();
+            encoder.write(&bytes).unwrap();
+            assert!(encoder.written() <= bytes.len());
+            let packed = encoder.finish().unwrap();
+            // Version 1, independent blocks, nothing else; 64 KiB.
+            assert_eq!(packed[4..6], [0x60, 0x40], "level {level}");
+            assert!(read(&packed).as_ref() == Ok(&bytes), "level {level}");
+            packed.len()
+        };
+        let sizes: Vec<usize> = [DEFAULT_LEVEL, 4, 12].map(size).to_vec();
+        assert!(sizes.is_sorted_by(|a, b| a > b), "{sizes:?}");
+        assert_eq!(size(17), size(12));
+        assert_eq!(size(99), size(17));
     }
 
     #[test]

@@ -279,17 +279,17 @@ pub fn decompress(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compression {
     pub kind: CompressionType,
-    /// gzip 1 to 9, -1 its default; zstd -131072 to 22. Beyond that the nearest. Snappy has none, and
-    /// the lz4 encoder here has one only: `compression.lz4.level` is accepted and changes nothing.
+    /// gzip 1 to 9, -1 its default; lz4 1 to 17; zstd -131072 to 22. Beyond that the nearest. Snappy has
+    /// none.
     pub level: i32,
 }
 
 impl Compression {
-    /// With the default level: gzip -1, zstd 3.
+    /// With the default level: gzip -1, lz4 9, zstd 3.
     pub fn of(kind: CompressionType) -> Self {
         let level = match kind {
             CompressionType::Zstd => 3,
-            CompressionType::Lz4 => 9,
+            CompressionType::Lz4 => lz4::DEFAULT_LEVEL,
             CompressionType::None | CompressionType::Gzip | CompressionType::Snappy => -1,
         };
         Self { kind, level }
@@ -301,7 +301,7 @@ pub enum Compressor {
     Stored(Vec<u8>),
     Gzip(flate2::write::GzEncoder<Vec<u8>>),
     Snappy(snappy::Writer),
-    Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
+    Lz4(Box<lz4::Encoder>),
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
 }
 
@@ -318,7 +318,7 @@ impl Compressor {
                 Self::Gzip(flate2::write::GzEncoder::new(out, level))
             }
             CompressionType::Snappy => Self::Snappy(snappy::Writer::new(out)),
-            CompressionType::Lz4 => Self::Lz4(Box::new(lz4::encoder(out))),
+            CompressionType::Lz4 => Self::Lz4(Box::new(lz4::Encoder::new(compression.level, out)?)),
             CompressionType::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(
                 out,
                 compression.level.clamp(-131_072, 22),
@@ -334,7 +334,7 @@ impl Compressor {
             }
             Self::Gzip(encoder) => encoder.write_all(bytes),
             Self::Snappy(encoder) => encoder.write(bytes),
-            Self::Lz4(encoder) => encoder.write_all(bytes),
+            Self::Lz4(encoder) => encoder.write(bytes),
             Self::Zstd(encoder) => encoder.write_all(bytes),
         }
     }
@@ -345,7 +345,7 @@ impl Compressor {
             Self::Stored(out) => out.len(),
             Self::Gzip(encoder) => encoder.get_ref().len(),
             Self::Snappy(encoder) => encoder.written(),
-            Self::Lz4(encoder) => encoder.get_ref().len(),
+            Self::Lz4(encoder) => encoder.written(),
             Self::Zstd(encoder) => encoder.get_ref().len(),
         }
     }
@@ -356,7 +356,7 @@ impl Compressor {
             Self::Stored(out) => Ok(out),
             Self::Gzip(encoder) => encoder.finish(),
             Self::Snappy(encoder) => encoder.finish(),
-            Self::Lz4(encoder) => encoder.finish().map_err(io::Error::other),
+            Self::Lz4(encoder) => encoder.finish(),
             Self::Zstd(encoder) => encoder.finish(),
         }
     }

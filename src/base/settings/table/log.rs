@@ -13,8 +13,8 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("How records are compressed on disk; producer keeps what the producer chose."),
     int("compression.gzip.level").default("-1").between_or(1, 9, -1).cluster_wide()
         .doc("Level of gzip when the broker compresses; -1 is gzip's own default."),
-    int("compression.lz4.level").default("9").between(1, 17).cluster_wide().not_yet()
-        .doc("Level of lz4 when the broker compresses."),
+    int("compression.lz4.level").default("9").between(1, 17).cluster_wide()
+        .doc("Level of lz4 when the broker compresses; 9 is fast, the others are thorough."),
     int("compression.zstd.level").default("3").between(-131_072, 22).cluster_wide()
         .doc("Level of zstd when the broker compresses."),
     int("default.replication.factor").default("1")

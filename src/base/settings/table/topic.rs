@@ -45,8 +45,8 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("How records are compressed on disk; producer keeps what the producer chose."),
     int("compression.gzip.level").default("-1").between_or(1, 9, -1).topic().synonyms(&["compression.gzip.level"])
         .doc("Level of gzip when the broker compresses; -1 is gzip's own default."),
-    int("compression.lz4.level").default("9").between(1, 17).topic().not_yet().synonyms(&["compression.lz4.level"])
-        .doc("Level of lz4 when the broker compresses."),
+    int("compression.lz4.level").default("9").between(1, 17).topic().synonyms(&["compression.lz4.level"])
+        .doc("Level of lz4 when the broker compresses; 9 is fast, the others are thorough."),
     int("compression.zstd.level").default("3").between(-131_072, 22).topic().synonyms(&["compression.zstd.level"])
         .doc("Level of zstd when the broker compresses."),
     boolean("preallocate").default("false").topic().meaningless().synonyms(&["log.preallocate"])
