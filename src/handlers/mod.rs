@@ -40,7 +40,7 @@ use crate::metadata::Image;
 use crate::protocol::api::{self, Api, Lookup, key};
 use crate::protocol::response::{self, EncodeError};
 use crate::protocol::{ErrorCode, Malformed, frame, walker};
-use crate::runtime::budget::{Budget, STALLED_AFTER, Units};
+use crate::runtime::budget::{Budget, Units};
 use crate::runtime::mailbox::Closed;
 use crate::transport::Outgoing;
 
@@ -181,7 +181,7 @@ async fn charge(budget: &Budget, units: &mut Units, bytes: u64) -> Result<(), Cl
     let need = bytes.min(budget.capacity().saturating_sub(units.bytes()));
     let granted = async { Some(budget.reserve(need).await) };
     let in_vain = async {
-        glommio::timer::Timer::new(STALLED_AFTER).await;
+        glommio::timer::Timer::new(budget.stalled_after()).await;
         None
     };
     match futures_lite::future::or(granted, in_vain).await {

@@ -7,8 +7,8 @@
 //!    none ever completes. So `aside` bytes, as many as the largest frame may have, lie beside the
 //!    capacity, and only the oldest incomplete frame may draw on them: it always completes.
 //! 4. The oldest frame may belong to a peer that stopped sending. While others wait, a frame that
-//!    did not progress for [`STALLED_AFTER`] is given up ([`Stalled`]); [`Budget::sweep`], called
-//!    about once a second, finds it.
+//!    did not progress for `stalled_after` is given up ([`Stalled`]); [`Budget::sweep`], called about
+//!    once a second, finds it.
 //!
 //! No clock in here: `now` is an argument.
 
@@ -18,9 +18,6 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-
-/// How long an incomplete frame may stand still while others wait for memory.
-pub const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// An incomplete frame stood still for too long while others waited: its connection is to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +32,7 @@ pub struct Budget {
 
 struct Inner {
     capacity: u64,
+    stalled_after: Duration,
     available: Cell<u64>,
     aside_available: Cell<u64>,
     queue: RefCell<VecDeque<Rc<Waiter>>>,
@@ -67,12 +65,14 @@ struct Frame {
 
 impl Budget {
     /// `capacity` bytes for all, and `aside` bytes for the oldest incomplete frame, as many as a
-    /// frame may have (`socket.request.max.bytes`). The memory used may reach the sum of both.
-    pub fn new(capacity: u64, aside: u64) -> Budget {
+    /// frame may have (`socket.request.max.bytes`). The memory used may reach the sum of both. While others
+    /// wait, an incomplete frame may stand still for `stalled_after`.
+    pub fn new(capacity: u64, aside: u64, stalled_after: Duration) -> Budget {
         assert!(capacity > 0);
         Budget {
             inner: Rc::new(Inner {
                 capacity,
+                stalled_after,
                 available: Cell::new(capacity),
                 aside_available: Cell::new(aside),
                 queue: RefCell::default(),
@@ -86,6 +86,11 @@ impl Budget {
     /// Bytes for all.
     pub fn capacity(&self) -> u64 {
         self.inner.capacity
+    }
+
+    /// How long a request may wait in vain.
+    pub fn stalled_after(&self) -> Duration {
+        self.inner.stalled_after
     }
 
     /// Bytes nobody holds, without what lies aside.
@@ -162,7 +167,7 @@ impl Budget {
                     continue;
                 }
             };
-            if !frame.stalled && now.saturating_duration_since(since) >= STALLED_AFTER {
+            if !frame.stalled && now.saturating_duration_since(since) >= self.inner.stalled_after {
                 frame.stalled = true;
                 given_up.push(frame.waker.take());
             }
@@ -454,9 +459,11 @@ mod tests {
     use futures_lite::future::{block_on, poll_once};
     use std::pin::pin;
 
+    const STALLED_AFTER: Duration = Duration::from_secs(10);
+
     #[test]
     fn units_are_granted_first_come_first_served_and_nobody_overtakes() {
-        let budget = Budget::new(100, 0);
+        let budget = Budget::new(100, 0, STALLED_AFTER);
         let held = budget.try_reserve(90).unwrap();
         block_on(async {
             let mut large = pin!(budget.reserve(50));
@@ -478,7 +485,7 @@ mod tests {
 
     #[test]
     fn a_complete_request_goes_before_those_who_wait() {
-        let budget = Budget::new(100, 0);
+        let budget = Budget::new(100, 0, STALLED_AFTER);
         let held = budget.try_reserve(60).unwrap();
         block_on(async {
             let mut large = pin!(budget.reserve(50));
@@ -493,14 +500,14 @@ mod tests {
 
     #[test]
     fn a_need_beyond_the_capacity_gets_the_capacity() {
-        let budget = Budget::new(100, 0);
+        let budget = Budget::new(100, 0, STALLED_AFTER);
         assert_eq!(block_on(budget.reserve(1_000)).bytes(), 100);
         assert_eq!(budget.waits(), 0);
     }
 
     #[test]
     fn a_dropped_wait_gives_back_its_grant_and_its_place() {
-        let budget = Budget::new(100, 0);
+        let budget = Budget::new(100, 0, STALLED_AFTER);
         let held = budget.try_reserve(100).unwrap();
         block_on(async {
             let mut first = Box::pin(budget.reserve(80));
@@ -517,7 +524,7 @@ mod tests {
 
     #[test]
     fn only_the_oldest_incomplete_frame_draws_on_what_lies_aside() {
-        let budget = Budget::new(100, 50);
+        let budget = Budget::new(100, 50, STALLED_AFTER);
         let mut first = budget.begin_frame();
         let mut second = budget.begin_frame();
         block_on(async {
@@ -545,7 +552,7 @@ mod tests {
 
     #[test]
     fn a_frame_without_progress_is_given_up_only_while_others_wait() {
-        let budget = Budget::new(100, 10);
+        let budget = Budget::new(100, 10, STALLED_AFTER);
         let start = Instant::now();
         let mut frame = budget.begin_frame();
         block_on(async {

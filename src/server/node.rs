@@ -41,7 +41,7 @@ use crate::server::data;
 use crate::server::data_dir::DataDirs;
 use crate::server::shard_main::{self, ShardSeed};
 use crate::server::startup::{Prepared, ReadyLine, StartError};
-use crate::transport::Bound;
+use crate::transport::{Bound, SocketOptions};
 
 /// Requests of one endpoint that may await answers. Each connection of the node is one of the first
 /// shard's, and each waiting fetch that crosses shards one of its own shard's.
@@ -337,6 +337,11 @@ async fn ended(running: crate::runtime::executor::Shards<Result<(), String>>) ->
 
 /// Binds every listener.
 fn bind(settings: &NodeSettings) -> Result<Vec<Open>, StartError> {
+    let options = SocketOptions {
+        backlog: settings.socket_listen_backlog_size,
+        send_buffer_bytes: settings.socket_send_buffer_bytes,
+        receive_buffer_bytes: settings.socket_receive_buffer_bytes,
+    };
     settings
         .listeners
         .iter()
@@ -346,7 +351,7 @@ fn bind(settings: &NodeSettings) -> Result<Vec<Open>, StartError> {
                 .and_then(|addresses| {
                     let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
                     for address in addresses {
-                        match bind_patiently(address) {
+                        match bind_patiently(address, options) {
                             Ok(bound) => return Ok(bound),
                             Err(error) => last = error,
                         }
@@ -364,10 +369,10 @@ fn bind(settings: &NodeSettings) -> Result<Vec<Open>, StartError> {
 
 /// Binds a port, and waits a moment for one that is in use: the kernel takes the rings of a killed
 /// process apart after it is gone, and they hold its sockets until then.
-fn bind_patiently(address: SocketAddr) -> std::io::Result<Bound> {
+fn bind_patiently(address: SocketAddr, options: SocketOptions) -> std::io::Result<Bound> {
     let deadline = Instant::now() + PORT_PATIENCE;
     loop {
-        match Bound::bind(address) {
+        match Bound::bind(address, options) {
             Err(error)
                 if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline =>
             {

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::counters::ShardCounters;
 use crate::base::settings::NodeSettings;
@@ -60,7 +61,9 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
     // receive buffers kept for reuse (an eighth), indexes, tasks, and what the allocator rounds up and
     // holds back.
     let requests_bytes = seed.memory.pool_bytes / 2;
-    let budget = Budget::new(requests_bytes, seed.memory.request_reserve_bytes);
+    let stalled_after = Duration::from_millis(seed.settings.request_stall_timeout_ms);
+    let aside_bytes = seed.memory.request_reserve_bytes;
+    let budget = Budget::new(requests_bytes, aside_bytes, stalled_after);
     let options = ConnectionOptions {
         budget,
         pool: ReceivePool::new((seed.memory.pool_bytes / 8) as usize),

@@ -18,6 +18,27 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// How long accepting rests when the process is out of descriptors or memory.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 
+/// How a listening socket and the connections that come out of it are set up.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketOptions {
+    /// Connections that may wait to be accepted.
+    pub backlog: i32,
+    /// Sizes of a connection's buffers in the kernel; `None` leaves them to the kernel, which fits them to
+    /// the connection.
+    pub send_buffer_bytes: Option<u32>,
+    pub receive_buffer_bytes: Option<u32>,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self {
+            backlog: 1024,
+            send_buffer_bytes: None,
+            receive_buffer_bytes: None,
+        }
+    }
+}
+
 /// A bound and listening socket; may be made on any thread and sent to its shard.
 #[derive(Debug)]
 pub struct Bound {
@@ -28,14 +49,21 @@ pub struct Bound {
 impl Bound {
     /// Binds `address` alone: a port in use, by another broker too, is an error, and port 0 gets a
     /// free one.
-    pub fn bind(address: SocketAddr) -> io::Result<Bound> {
+    pub fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<Bound> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         // Connections of an earlier process that linger do not keep the port (unlike SO_REUSEPORT,
         // this does not let a second listener in).
         socket.set_reuse_address(true)?;
+        // Connections inherit both, and the receive buffer decides the window that is offered first.
+        if let Some(bytes) = options.send_buffer_bytes {
+            socket.set_send_buffer_size(bytes as usize)?;
+        }
+        if let Some(bytes) = options.receive_buffer_bytes {
+            socket.set_recv_buffer_size(bytes as usize)?;
+        }
         socket.bind(&address.into())?;
-        socket.listen(1024)?;
+        socket.listen(options.backlog)?;
         socket.set_nonblocking(true)?;
         let address = socket
             .local_addr()?

@@ -9,7 +9,7 @@ mod send;
 
 pub use connection::{ConnectionOptions, Control, connection};
 pub use frame::{Frame, FrameError, FrameReader};
-pub use listener::{Accepted, Bound, Listener};
+pub use listener::{Accepted, Bound, Listener, SocketOptions};
 pub use outgoing::{Outgoing, Part};
 pub use receive::ReceivePool;
 pub use send::{SendError, Sender};

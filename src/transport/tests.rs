@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_lite::future::poll_once;
@@ -27,7 +28,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 
 fn options(capacity: u64) -> ConnectionOptions {
     ConnectionOptions {
-        budget: Budget::new(capacity, 4 << 20),
+        budget: Budget::new(capacity, 4 << 20, Duration::from_secs(10)),
         pool: ReceivePool::new(4 << 20),
         frame_bytes_max: 4 << 20,
         aux_ring: None,
@@ -339,9 +340,10 @@ fn both_halves_work_at_once_and_the_end_of_both_closes_the_socket() {
 #[test]
 fn a_bound_port_is_refused_to_another_and_connections_come_out_non_blocking() {
     run(async {
-        let bound = Bound::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let options = SocketOptions::default();
+        let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
         let address = bound.local_addr();
-        let error = Bound::bind(address).unwrap_err();
+        let error = Bound::bind(address, options).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
         let listener = bound.listen();
         for early in [true, false] {
@@ -363,5 +365,31 @@ fn a_bound_port_is_refused_to_another_and_connections_come_out_non_blocking() {
             let socket = socket2::Socket::from(accepted.fd);
             assert!(socket.tcp_nodelay().unwrap());
         }
+    });
+}
+
+#[test]
+fn connections_get_the_buffers_that_were_asked_for_or_the_kernels() {
+    run(async {
+        let sizes = async |options| {
+            let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
+            let peer = std::net::TcpStream::connect(bound.local_addr()).unwrap();
+            let accepted = bound.listen().accept().await.unwrap();
+            let socket = socket2::Socket::from(accepted.fd);
+            drop(peer);
+            (
+                socket.send_buffer_size().unwrap(),
+                socket.recv_buffer_size().unwrap(),
+            )
+        };
+        let asked = SocketOptions {
+            send_buffer_bytes: Some(20_000),
+            receive_buffer_bytes: Some(30_000),
+            ..SocketOptions::default()
+        };
+        // The kernel doubles them, for what it keeps beside the bytes (socket(7)).
+        assert_eq!(sizes(asked).await, (40_000, 60_000));
+        let (send, receive) = sizes(SocketOptions::default()).await;
+        assert!(send > 40_000 && receive > 60_000, "{send} {receive}");
     });
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::SettingError;
 use super::kind::{Honoured, Scope, Setting, UpdateMode};
 use super::node::{Layers, NodeSettings};
-use super::table::{broker_setting, group_setting, listener_setting, topic_setting};
+use super::table::{
+    HONOURED_PER_LISTENER, broker_setting, group_setting, listener_setting, topic_setting,
+};
 
 impl NodeSettings {
     /// The settings after a change at run time: `cluster` is everything set for all brokers, `broker`
@@ -118,6 +120,11 @@ pub fn without_effect(scope: Scope, configs: &BTreeMap<String, String>) -> Vec<S
             Scope::Topic => topic_setting(name),
             Scope::Group => group_setting(name),
         };
+        if scope == Scope::Broker
+            && listener_setting(name).is_some_and(|s| HONOURED_PER_LISTENER.contains(&s.name))
+        {
+            return None;
+        }
         let Some(setting) = setting else {
             return Some(format!(
                 "{name} is no setting known here: stored without effect"

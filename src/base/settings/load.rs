@@ -13,7 +13,7 @@ use super::SettingError;
 use super::environment;
 use super::kind::{Honoured, Setting};
 use super::node::{Layers, NodeSettings, Source};
-use super::table::{broker_setting, listener_setting, nearest};
+use super::table::{HONOURED_PER_LISTENER, broker_setting, listener_setting, nearest};
 use crate::base::listeners;
 use crate::base::properties;
 
@@ -233,6 +233,8 @@ impl Loading {
                         Honoured::Meaningless => without_effect.push(name.as_str()),
                     }
                 }
+                Some(Known::ForListener(setting))
+                    if HONOURED_PER_LISTENER.contains(&setting.name) => {}
                 Some(Known::ForListener(setting)) => {
                     self.warnings
                         .push(not_honoured(setting, name, value, *source));
@@ -580,7 +582,7 @@ mod tests {
     fn what_is_not_honoured_yet_is_one_warning_each_unless_it_is_the_default() {
         let loaded = file(
             "group.max.size=5\nlog.cleaner.enable=true\nssl.key.password=hunter2\nauthorizer.class.name=A\n\
-             listener.name.plaintext.max.connections=3\n",
+             listener.name.plaintext.max.connections=3\nlistener.name.plaintext.num.network.threads=3\n",
         )
         .unwrap();
         assert_eq!(
@@ -588,7 +590,7 @@ mod tests {
             [
                 "authorizer.class.name=A (file) is not honoured yet: every client may do everything",
                 "group.max.size=5 (file) is not honoured yet",
-                "listener.name.plaintext.max.connections=3 (file) is not honoured yet",
+                "listener.name.plaintext.num.network.threads=3 (file) is not honoured yet",
                 "ssl.key.password=[hidden] (file) is not honoured yet",
             ]
         );

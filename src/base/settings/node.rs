@@ -56,6 +56,14 @@ pub struct InternalTopicSettings {
     pub min_insync_replicas: Option<u32>,
 }
 
+/// What holds the connections through one listener, besides what holds those of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerLimits {
+    pub max_connections: u32,
+    /// New connections a second.
+    pub max_connection_creation_rate: u32,
+}
+
 /// The settings of a node: a snapshot, shared read-only as `Arc<NodeSettings>`.
 ///
 /// Fields have Kafka's names. Limits that Kafka counts in signed numbers are unsigned here, and "no limit" is
@@ -68,6 +76,8 @@ pub struct NodeSettings {
     pub broker_rack: Option<String>,
     /// At least one; the controller's are left out.
     pub listeners: Vec<Listener>,
+    /// Limits of each of `listeners`, in their order.
+    pub listener_limits: Vec<ListenerLimits>,
     /// `inter.broker.listener.name`.
     pub inter_broker_listener_name: String,
     /// Data directories, at least one, distinct.
@@ -84,7 +94,12 @@ pub struct NodeSettings {
     pub socket_request_max_bytes: u32,
     /// Connections the kernel may hold before they are accepted.
     pub socket_listen_backlog_size: i32,
+    /// Size of a connection's buffer in the kernel; `None` leaves it to the kernel.
+    pub socket_send_buffer_bytes: Option<u32>,
+    pub socket_receive_buffer_bytes: Option<u32>,
     pub max_connections: u32,
+    /// New connections a second to the node.
+    pub max_connection_creation_rate: u32,
     /// For an address without an override.
     pub max_connections_per_ip: u32,
     /// Addresses with a limit of their own; see [`NodeSettings::max_connections_of`].
@@ -127,6 +142,8 @@ pub struct NodeSettings {
     pub shards: u16,
     /// Budget of the whole process in bytes; 0 for a quarter of the smaller of RAM and cgroup limit.
     pub memory_bytes: u64,
+    /// Milliseconds that an incomplete request may stand still while others wait for memory.
+    pub request_stall_timeout_ms: u64,
     /// Address of the HTTP server; `None` for no server.
     pub http_listener: Option<HostPort>,
     /// A level, or directives as of `RUST_LOG`.
@@ -249,6 +266,7 @@ impl NodeSettings {
         NodeSettings {
             node_id: layers.number("node.id").map(|id| BrokerId(id as i32)),
             broker_rack: layers.at_start("broker.rack").map(str::to_owned),
+            listener_limits: layers.listener_limits(&listeners),
             listeners,
             inter_broker_listener_name,
             log_dirs,
@@ -261,7 +279,10 @@ impl NodeSettings {
             delete_topic_enable: layers.boolean("delete.topic.enable"),
             socket_request_max_bytes: layers.u32("socket.request.max.bytes"),
             socket_listen_backlog_size: layers.i32("socket.listen.backlog.size"),
+            socket_send_buffer_bytes: layers.unless_minus_one("socket.send.buffer.bytes"),
+            socket_receive_buffer_bytes: layers.unless_minus_one("socket.receive.buffer.bytes"),
             max_connections: layers.u32("max.connections"),
+            max_connection_creation_rate: layers.u32("max.connection.creation.rate"),
             max_connections_per_ip: layers.u32("max.connections.per.ip"),
             max_connections_per_ip_overrides,
             connections_max_idle_ms: layers
@@ -304,6 +325,7 @@ impl NodeSettings {
             cores,
             shards: layers.u32("ringspun.shards") as u16,
             memory_bytes: layers.u64("ringspun.memory.bytes"),
+            request_stall_timeout_ms: layers.u64("ringspun.request.stall.timeout.ms"),
             http_listener,
             logging_level: layers
                 .at_start("ringspun.logging.level")
@@ -462,6 +484,28 @@ impl Layers {
 
     pub(super) fn u64(&self, name: &str) -> u64 {
         self.number(name).unwrap_or(0).max(0) as u64
+    }
+
+    fn unless_minus_one(&self, name: &str) -> Option<u32> {
+        self.number(name)
+            .and_then(|number| u32::try_from(number).ok())
+    }
+
+    fn listener_limits(&self, listeners: &[Listener]) -> Vec<ListenerLimits> {
+        let limit = |listener: &Listener, setting: &str| {
+            let listener = listener.name.to_ascii_lowercase();
+            let own = self.explicit(&format!("listener.name.{listener}.{setting}"));
+            own.and_then(|(text, _)| broker_setting(setting)?.parse(text).ok())
+                .and_then(|value| u32::try_from(value.integer()).ok())
+                .unwrap_or(u32::MAX)
+        };
+        listeners
+            .iter()
+            .map(|listener| ListenerLimits {
+                max_connections: limit(listener, "max.connections"),
+                max_connection_creation_rate: limit(listener, "max.connection.creation.rate"),
+            })
+            .collect()
     }
 
     pub(super) fn boolean(&self, name: &str) -> bool {

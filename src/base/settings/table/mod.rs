@@ -114,6 +114,9 @@ const PER_MECHANISM: &[&str] = &[
     "connections.max.reauth.ms",
 ];
 
+/// What a listener can set for itself here (`listener.name.<listener>.<setting>`).
+pub const HONOURED_PER_LISTENER: &[&str] = &["max.connections", "max.connection.creation.rate"];
+
 /// The broker setting whose name looks most like `name`, if any comes near.
 pub fn nearest(name: &str) -> Option<&'static str> {
     SETTINGS

@@ -27,22 +27,22 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("The addresses clients are told; by default those of listeners."),
     string("listener.security.protocol.map").default("SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT").low().per_broker()
         .doc("The protocol of each listener name."),
-    int("socket.send.buffer.bytes").default("102400").bytes().high().not_yet()
+    int("socket.send.buffer.bytes").default("-1").instead_of("102400").between_or(1, 2_147_483_647, -1).bytes().high()
         .doc("Send buffer of a connection in the kernel; -1 leaves it to the kernel."),
-    int("socket.receive.buffer.bytes").default("102400").bytes().high().not_yet()
+    int("socket.receive.buffer.bytes").default("-1").instead_of("102400").between_or(1, 2_147_483_647, -1).bytes().high()
         .doc("Receive buffer of a connection in the kernel; -1 leaves it to the kernel."),
     int("socket.request.max.bytes").default("104857600").at_least(1).bytes().high()
         .doc("Largest request that is read."),
-    int("socket.listen.backlog.size").default("50").at_least(1)
+    int("socket.listen.backlog.size").default("1024").instead_of("50").at_least(1)
         .doc("Connections that may wait to be accepted."),
     int("max.connections.per.ip").default("2147483647").at_least(0).cluster_wide()
         .doc("Connections from one address."),
     string("max.connections.per.ip.overrides").default("").cluster_wide()
         .doc("Other limits for single addresses: host:count, comma separated."),
     int("max.connections").default("2147483647").at_least(0).cluster_wide()
-        .doc("Connections to this node."),
-    int("max.connection.creation.rate").default("2147483647").at_least(0).cluster_wide().not_yet()
-        .doc("New connections a second."),
+        .doc("Connections to this node. Also for one listener: listener.name.NAME.max.connections."),
+    int("max.connection.creation.rate").default("2147483647").at_least(0).cluster_wide()
+        .doc("New connections a second; those beyond it wait to be accepted. Also for one listener: listener.name.NAME.max.connection.creation.rate."),
     long("connections.max.idle.ms").default("600000").ms()
         .doc("Time after which a connection without requests is closed; -1 for never."),
     int("queued.max.requests").default("500").at_least(1).high().meaningless()

@@ -11,6 +11,8 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("Shards to run; 0 for one a core. More than the cores is for tests."),
     long("ringspun.memory.bytes").default("0").at_least(0).bytes().high()
         .doc("Memory budget of the whole process; 0 for a quarter of the smaller of RAM and cgroup limit."),
+    long("ringspun.request.stall.timeout.ms").default("10000").at_least(1).ms().low()
+        .doc("Time after which a request that has arrived in part and no longer grows is given up while others wait for memory."),
     string("ringspun.http.listener").default("127.0.0.1:9644").high()
         .doc("Address of health checks and metrics, host:port; empty for none."),
     string("ringspun.logging.level").default("info").non_empty()
