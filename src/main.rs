@@ -18,6 +18,7 @@ use ringspun::admin::http;
 use ringspun::admin::metrics::{Metrics, PartitionSample, PartitionSource};
 use ringspun::base::listeners::{self, HostPort};
 use ringspun::base::settings::{self, Inputs, Loaded};
+use ringspun::broker::loggers::Loggers;
 use ringspun::server::logging;
 use ringspun::server::node::{self, LocalFuture, NodeView, Watcher};
 use ringspun::server::signals::StopSignals;
@@ -79,7 +80,7 @@ fn run(arguments: &Arguments, started: Instant) -> Result<(), StartError> {
         let _ = std::io::stdout().write_all(settings::print_config(&loaded.settings).as_bytes());
         return Ok(());
     }
-    logging::init(
+    let loggers = logging::init(
         &loaded.settings.logging_level,
         loaded.settings.logging_format,
     )
@@ -96,7 +97,7 @@ fn run(arguments: &Arguments, started: Instant) -> Result<(), StartError> {
         tracing::info!("{note}");
     }
     let prepared = startup::prepare(Arc::new(loaded.settings), loaded.cluster_id.as_deref())?;
-    serve(prepared, started)
+    serve(prepared, started, loggers)
 }
 
 /// Reads the file and the environment, and checks every setting.
@@ -132,7 +133,7 @@ fn load(arguments: &Arguments) -> Result<Loaded, StartError> {
 }
 
 /// Runs the node until it is stopped.
-fn serve(prepared: Prepared, started: Instant) -> Result<(), StartError> {
+fn serve(prepared: Prepared, started: Instant, loggers: Loggers) -> Result<(), StartError> {
     let failed = |what: &str, error: std::io::Error| {
         StartError::Other(format!("{what} could not be set up: {error}"))
     };
@@ -148,15 +149,17 @@ fn serve(prepared: Prepared, started: Instant) -> Result<(), StartError> {
     };
     let watcher = web.as_ref().map(|web| web as &dyn Watcher);
     let stop = async move { signals.next().await.to_string() };
-    node::run(&runtime, prepared, watcher, started, stop, |ready| {
+    let ready = |ready| {
         use std::io::Write as _;
         let mut out = std::io::stdout();
         // Nobody may be reading it; the node serves all the same.
         let _ = writeln!(out, "{ready}").and_then(|()| out.flush());
-    })
-    .map_err(|error| match error {
-        node::NodeError::Start(error) => error,
-        other => StartError::Other(one_line(&other.to_string())),
+    };
+    node::run(&runtime, prepared, watcher, started, stop, ready, loggers).map_err(|error| {
+        match error {
+            node::NodeError::Start(error) => error,
+            other => StartError::Other(one_line(&other.to_string())),
+        }
     })
 }
 

@@ -1,9 +1,11 @@
 //! What shards ask of the control thread, and the host that answers.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse,
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
@@ -14,6 +16,7 @@ use kafka_protocol::messages::{
 use crate::base::settings::NodeSettings;
 use crate::base::{BrokerId, ProducerId};
 use crate::broker::config_rules::TableRules;
+use crate::broker::loggers::{BROKER_LOGGER, Loggers};
 use crate::broker::messages::{Reply, Request};
 use crate::controller::ControllerSettings;
 use crate::controller::quorum::{Committed, ControllerService, QuorumError};
@@ -30,6 +33,8 @@ pub enum ControlRequest {
     ElectLeaders(ElectLeadersRequest),
     /// The next block of producer ids.
     ProducerIds,
+    /// Every logger of this process with its level.
+    Loggers,
     /// The state of the metadata quorum.
     Quorum,
 }
@@ -47,6 +52,7 @@ pub enum ControlReply {
         /// How many; 0 when the ids have run out.
         len: i32,
     },
+    Loggers(BTreeMap<String, &'static str>),
     Quorum(QuorumState),
     /// The quorum could not commit: nothing changed.
     Unavailable(String),
@@ -72,6 +78,7 @@ pub struct ControlHost {
     /// As the node was started, without what is set at run time.
     start_settings: Arc<NodeSettings>,
     settings: RefCell<Arc<NodeSettings>>,
+    loggers: RefCell<Loggers>,
 }
 
 impl ControlHost {
@@ -83,6 +90,7 @@ impl ControlHost {
         broker_id: BrokerId,
         start_settings: Arc<NodeSettings>,
         settings: Arc<NodeSettings>,
+        loggers: Loggers,
     ) -> Rc<Self> {
         Rc::new(Self {
             endpoint,
@@ -92,6 +100,7 @@ impl ControlHost {
             broker_id,
             start_settings,
             settings: RefCell::new(settings),
+            loggers: RefCell::new(loggers),
         })
     }
 
@@ -142,8 +151,7 @@ impl ControlHost {
                 ControlReply::AlterConfigs(self.publish(done).await)
             }
             ControlRequest::IncrementalAlterConfigs(request) => {
-                let done = service.incremental_alter_configs(&request).await?;
-                ControlReply::IncrementalAlterConfigs(self.publish(done).await)
+                ControlReply::IncrementalAlterConfigs(self.alter(request).await?)
             }
             ControlRequest::ElectLeaders(request) => {
                 let done = service.elect_leaders(&request).await?;
@@ -157,6 +165,7 @@ impl ControlHost {
                     len: block.len,
                 }
             }
+            ControlRequest::Loggers => ControlReply::Loggers(self.loggers.borrow().describe()),
             ControlRequest::Quorum => {
                 let version = service.image().version();
                 ControlReply::Quorum(QuorumState {
@@ -166,6 +175,44 @@ impl ControlHost {
                 })
             }
         })
+    }
+
+    /// Loggers are this process's; everything else is the controller's. A logger's resource that is named
+    /// twice goes to the controller, which refuses it.
+    async fn alter(
+        &self,
+        mut request: IncrementalAlterConfigsRequest,
+    ) -> Result<IncrementalAlterConfigsResponse, QuorumError> {
+        let named = request.resources.clone();
+        let ours = |resource: &AlterConfigsResource| {
+            let same = |other: &&AlterConfigsResource| {
+                (other.resource_type, &other.resource_name)
+                    == (resource.resource_type, &resource.resource_name)
+            };
+            resource.resource_type == BROKER_LOGGER && named.iter().filter(same).count() == 1
+        };
+        let mut loggers = Vec::new();
+        let mut place = 0;
+        request.resources.retain(|resource| {
+            let ours = ours(resource);
+            if ours {
+                let mut now = self.loggers.borrow_mut();
+                let reply = now.alter(self.broker_id, resource, request.validate_only);
+                loggers.push((place, reply));
+            }
+            place += 1;
+            !ours
+        });
+        let mut response = IncrementalAlterConfigsResponse::default();
+        if !request.resources.is_empty() || loggers.is_empty() {
+            let done = self.service.incremental_alter_configs(&request).await?;
+            response = self.publish(done).await;
+        }
+        for (place, reply) in loggers {
+            let place = place.min(response.responses.len());
+            response.responses.insert(place, reply);
+        }
+        Ok(response)
     }
 
     /// Brings what was committed to every shard, in order, and ends the controller's turn.

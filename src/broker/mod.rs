@@ -13,6 +13,7 @@ pub mod event;
 pub mod internal_topics;
 pub mod keeper;
 pub mod lifecycle;
+pub mod loggers;
 pub mod messages;
 pub mod offload;
 pub mod partition;

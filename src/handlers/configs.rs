@@ -1,6 +1,6 @@
 //! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs, ListConfigResources (KIP-133, 226, 339, 1142).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -15,7 +15,7 @@ use kafka_protocol::messages::{
 
 use crate::base::BrokerId;
 use crate::base::settings::{
-    ConfigEntry, describe_broker, describe_client_metrics, describe_cluster_default,
+    ConfigEntry, ConfigSource, describe_broker, describe_client_metrics, describe_cluster_default,
     describe_group, describe_topic,
 };
 use crate::broker::control::{ControlReply, ControlRequest};
@@ -37,6 +37,31 @@ const MAX_GROUPS: usize = 1_000;
 
 pub fn describe_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
     let request: DescribeConfigsRequest = decode_request(call.version, body)?;
+    let kinds = request.resources.iter().map(|r| r.resource_type);
+    if !kinds.clone().any(|kind| kind == BROKER_LOGGER) {
+        let response = describe_all(&call, &request, &Loggers::new());
+        return Ok(Begun::Done(call.encode(&response)?));
+    }
+    Ok(Begun::later(async move {
+        // Loggers are the control thread's.
+        match topics::control(&call, ControlRequest::Loggers).await? {
+            ControlReply::Loggers(loggers) => call.encode(&describe_all(&call, &request, &loggers)),
+            other => {
+                topics::unavailable(other);
+                Err(Close::Stopping)
+            }
+        }
+    }))
+}
+
+/// Loggers and their levels.
+type Loggers = BTreeMap<String, &'static str>;
+
+fn describe_all(
+    call: &Call,
+    request: &DescribeConfigsRequest,
+    loggers: &Loggers,
+) -> DescribeConfigsResponse {
     let image = call.peer.image();
     // Each resource once: a few bytes that name one are answered with up to 100 KB. Groups need not
     // exist, so their number is bounded.
@@ -55,7 +80,7 @@ pub fn describe_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
                 let message = format!("More than {MAX_GROUPS} groups in one request");
                 Err((ErrorCode::PolicyViolation, message))
             } else {
-                entries(&call, &image, resource)
+                entries(call, &image, resource, loggers)
             };
             match entries {
                 Ok(entries) => {
@@ -65,7 +90,7 @@ pub fn describe_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
                         .filter(|entry| {
                             keys.is_none_or(|keys| keys.iter().any(|key| **key == *entry.name))
                         })
-                        .map(|entry| describe(entry, &request))
+                        .map(|entry| describe(entry, request))
                         .collect();
                 }
                 Err((code, message)) => {
@@ -76,15 +101,14 @@ pub fn describe_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
             result
         })
         .collect();
-    let response = DescribeConfigsResponse::default().with_results(results);
-    Ok(Begun::Done(call.encode(&response)?))
+    DescribeConfigsResponse::default().with_results(results)
 }
 
 /// The name under which a resource is looked up: a broker's has many spellings.
 fn described(resource: &DescribeConfigsResource) -> String {
     let name = resource.resource_name.as_str();
     match (resource.resource_type, name.parse::<i32>()) {
-        (BROKER, Ok(id)) => id.to_string(),
+        (BROKER | BROKER_LOGGER, Ok(id)) => id.to_string(),
         _ => name.to_owned(),
     }
 }
@@ -93,6 +117,7 @@ fn entries(
     call: &Call,
     image: &Image,
     resource: &DescribeConfigsResource,
+    loggers: &Loggers,
 ) -> Result<Vec<ConfigEntry>, (ErrorCode, String)> {
     let name = resource.resource_name.as_str();
     let settings = call.peer.settings();
@@ -141,15 +166,45 @@ fn entries(
             let resource = ConfigResource::ClientMetrics(name.to_owned());
             Ok(describe_client_metrics(image.configs(&resource)))
         }
-        BROKER_LOGGER => Err((
-            ErrorCode::InvalidRequest,
-            "Loggers are set by ringspun.logging.level at the start".to_owned(),
-        )),
+        BROKER_LOGGER if name.is_empty() => {
+            let message = "Broker id must not be empty".to_owned();
+            Err((ErrorCode::InvalidRequest, message))
+        }
+        BROKER_LOGGER => {
+            let this = call.peer.shard().broker_id;
+            match name.parse::<i32>().map(advertise::broker_id) {
+                Ok(id) if id == this => Ok(describe_loggers(loggers)),
+                Ok(BrokerId(id)) => Err((
+                    ErrorCode::InvalidRequest,
+                    format!("Unexpected broker id, expected {this} but received {id}"),
+                )),
+                Err(_) => Err((
+                    ErrorCode::InvalidRequest,
+                    format!("Broker id must be an integer, but it is: {name}"),
+                )),
+            }
+        }
         other => Err((
             ErrorCode::InvalidRequest,
             format!("Unsupported resource type: {other}"),
         )),
     }
+}
+
+fn describe_loggers(loggers: &Loggers) -> Vec<ConfigEntry> {
+    loggers
+        .iter()
+        .map(|(name, level)| ConfigEntry {
+            name: name.clone(),
+            value: Some((*level).to_owned()),
+            source: ConfigSource::DynamicBrokerLoggerConfig,
+            config_type: 0,
+            read_only: false,
+            is_sensitive: false,
+            synonyms: Vec::new(),
+            documentation: None,
+        })
+        .collect()
 }
 
 fn describe(entry: ConfigEntry, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {

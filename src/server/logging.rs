@@ -22,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::base::settings::LogFormat;
+use crate::broker::loggers::{Apply, Loggers};
 
 /// What a pipe takes in one piece, or not at all.
 const LINE_MAX_BYTES: usize = 4096;
@@ -49,25 +50,43 @@ pub fn dropped_lines() -> u64 {
     LOST.ever.load(Relaxed)
 }
 
-/// Sends what is logged to standard error from now on. The second call in a process changes nothing.
+/// Sends what is logged to standard error from now on. The second call in a process changes nothing. What
+/// is returned changes the levels later.
 ///
 /// The error says what is wrong with `level`.
-pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
-    let filter = filter(level)?;
+pub fn init(level: &str, format: LogFormat) -> Result<Loggers, String> {
+    let directives = directives(level);
+    let first = filter(&directives)?;
     let terminal = io::IsTerminal::is_terminal(&io::stderr());
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(first)
         .with_writer(StandardError);
-    let _ = match format {
-        LogFormat::Text => builder.with_ansi(terminal).try_init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .try_init(),
+    let apply: Apply = match format {
+        LogFormat::Text => {
+            let builder = builder.with_ansi(terminal).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Box::new(move |directives| {
+                let filter = filter(directives)?;
+                handle.reload(filter).map_err(|e| e.to_string())
+            })
+        }
+        LogFormat::Json => {
+            let builder = builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Box::new(move |directives| {
+                let filter = filter(directives)?;
+                handle.reload(filter).map_err(|e| e.to_string())
+            })
+        }
     };
-    Ok(())
+    Ok(Loggers::new(&directives, apply))
 }
 
 /// Makes a panic one line in the log and the end of the process, in every build: a shard that is gone must
@@ -101,9 +120,10 @@ fn payload(payload: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-fn filter(level: &str) -> Result<EnvFilter, String> {
+/// A level, or directives, as directives.
+fn directives(level: &str) -> String {
     let level = level.trim();
-    let directives = match level.to_ascii_lowercase().as_str() {
+    match level.to_ascii_lowercase().as_str() {
         "off" => "off".to_string(),
         plain @ ("error" | "warn" | "info" | "debug" | "trace") => {
             // At `error` the libraries must not say more than we do.
@@ -111,9 +131,12 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
             format!("{below},ringspun={plain}")
         }
         _ => level.to_string(),
-    };
+    }
+}
+
+fn filter(directives: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder()
-        .parse(&directives)
+        .parse(directives)
         .map_err(|error| format!("{error}; allowed are off, error, warn, info, debug, trace, or directives such as info,ringspun::storage=debug"))
 }
 
@@ -189,6 +212,7 @@ mod tests {
 
     #[test]
     fn a_plain_level_is_ours_and_directives_are_taken_as_they_are() {
+        let filter = |level| filter(&directives(level));
         assert_eq!(filter("Debug").unwrap().to_string(), "ringspun=debug,warn");
         assert_eq!(filter("error").unwrap().to_string(), "ringspun=error,error");
         assert_eq!(filter("off").unwrap().to_string(), "off");

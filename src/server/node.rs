@@ -30,6 +30,7 @@ use crate::base::settings::NodeSettings;
 use crate::base::{BrokerId, ProducerId};
 use crate::broker::config_rules::TableRules;
 use crate::broker::control::{ControlHost, controller_settings};
+use crate::broker::loggers::Loggers;
 use crate::broker::messages::{Checkpoint, Reply, Request};
 use crate::broker::shard::wall_clock;
 use crate::controller::BrokerStart;
@@ -120,9 +121,11 @@ pub fn run(
     started: Instant,
     stop: impl Future<Output = String>,
     ready: impl FnOnce(ReadyLine),
+    loggers: Loggers,
 ) -> Result<(), NodeError> {
     let local = LocalSet::new();
-    let result = local.block_on(runtime, node(prepared, watcher, started, stop, ready));
+    let node = node(prepared, watcher, started, stop, ready, loggers);
+    let result = local.block_on(runtime, node);
     drop(local);
     result
 }
@@ -139,6 +142,7 @@ async fn node(
     started: Instant,
     stop: impl Future<Output = String>,
     ready: impl FnOnce(ReadyLine),
+    loggers: Loggers,
 ) -> Result<(), NodeError> {
     let settings = Arc::new(prepared.settings.with_node_id(prepared.node_id));
     let open = bind(&settings)?;
@@ -241,6 +245,7 @@ async fn node(
         node_id,
         settings.clone(),
         effective,
+        loggers,
     );
     let serving = tokio::task::spawn_local(host.clone().run());
     let (mut partitions, mut recovered, mut offline) = (0, 0, 0);

@@ -1,7 +1,7 @@
 //! Kafka's command-line tools, run inside the Java driver.
 
 use crate::World;
-use crate::broker::dump;
+use crate::broker::{Kind, dump};
 
 type ToolTest = fn(&mut World) -> Result<(), String>;
 
@@ -249,6 +249,7 @@ fn configs(world: &mut World) -> Result<(), String> {
         ]
         .concat(),
     )?;
+    loggers(world)?;
     let read_only = [
         &broker[..],
         &["--alter", "--add-config", "log.dirs=/elsewhere"],
@@ -256,6 +257,33 @@ fn configs(world: &mut World) -> Result<(), String> {
     .concat();
     if tool(world, class, "", &read_only).is_ok() {
         return Err("log.dirs was altered".into());
+    }
+    Ok(())
+}
+
+/// The level of a logger changes while the broker runs (KIP-412). Each broker has loggers of its own names.
+fn loggers(world: &mut World) -> Result<(), String> {
+    let logger = match world.broker.kind() {
+        Kind::Ringspun => "ringspun::storage",
+        Kind::Kafka => "kafka.server.KafkaApis",
+    };
+    let run = |world: &mut World, more: &[&str]| {
+        let entity = ["--entity-type", "broker-loggers", "--entity-name", "1"];
+        let arguments = [&entity[..], more].concat();
+        tool(world, "kafka.admin.ConfigCommand", "", &arguments)
+    };
+    expect(&run(world, &["--describe"])?, &["root=", logger])?;
+    let debug = format!("{logger}=DEBUG");
+    run(world, &["--alter", "--add-config", &debug])?;
+    expect(&run(world, &["--describe"])?, &[&debug])?;
+    run(world, &["--alter", "--delete-config", logger])?;
+    if run(world, &["--describe"])?.contains(&debug) {
+        return Err(format!("{logger} is still at DEBUG"));
+    }
+    for refused in ["no.such.logger=DEBUG", "root=LOUD"] {
+        if run(world, &["--alter", "--add-config", refused]).is_ok() {
+            return Err(format!("{refused} was taken"));
+        }
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ pub enum ConfigSource {
     DynamicDefaultBrokerConfig = 3,
     StaticBrokerConfig = 4,
     DefaultConfig = 5,
+    DynamicBrokerLoggerConfig = 6,
     ClientMetricsConfig = 7,
     GroupConfig = 8,
 }
@@ -417,6 +418,7 @@ mod tests {
             ConfigSource::StaticBrokerConfig => "STATIC_BROKER_CONFIG",
             ConfigSource::DefaultConfig => "DEFAULT_CONFIG",
             ConfigSource::ClientMetricsConfig => "CLIENT_METRICS_CONFIG",
+            ConfigSource::DynamicBrokerLoggerConfig => "DYNAMIC_BROKER_LOGGER_CONFIG",
             ConfigSource::GroupConfig => "GROUP_CONFIG",
         };
         let text = |value: &Option<String>| value.clone().unwrap_or("null".to_owned());
