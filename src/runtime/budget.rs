@@ -6,14 +6,14 @@
 //! 3. Frames that are half read hold what they got, and together they could hold everything so that
 //!    none ever completes. So `aside` bytes, as many as the largest frame may have, lie beside the
 //!    capacity, and only the oldest incomplete frame may draw on them: it always completes.
-//! 4. The oldest frame may belong to a peer that stopped sending. While others wait, a frame that
+//! 4. A frame may belong to a peer that stopped sending. While others wait for memory, a frame that
 //!    did not progress for `stalled_after` is given up ([`Stalled`]); [`Budget::sweep`], called about
 //!    once a second, finds it.
 //!
 //! No clock in here: `now` is an argument.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -157,9 +157,13 @@ impl Budget {
     pub fn sweep(&self, now: Instant) -> usize {
         let short = self.is_short();
         let mut given_up = Vec::new();
-        for frame in self.inner.frames.borrow_mut().values_mut() {
+        // Who waits for memory does not stand still by its peer's doing.
+        let queue = self.inner.queue.borrow();
+        let waiting: BTreeSet<u64> = queue.iter().filter_map(|waiter| waiter.frame).collect();
+        drop(queue);
+        for (id, frame) in self.inner.frames.borrow_mut().iter_mut() {
             let since = match frame.last_progress {
-                Some(since) if !frame.progressed && short => since,
+                Some(since) if !frame.progressed && short && !waiting.contains(id) => since,
                 // Progress, or nobody waits: the time counts from now.
                 _ => {
                     frame.progressed = false;
@@ -174,13 +178,6 @@ impl Budget {
         }
         let count = given_up.len();
         given_up.into_iter().flatten().for_each(Waker::wake);
-        // A frame that itself waits for bytes learns it there.
-        let queue = self.inner.queue.borrow();
-        for waiter in queue.iter() {
-            if waiter.frame.is_some_and(|id| self.inner.is_stalled(id)) {
-                waiter.waker.borrow().wake_by_ref();
-            }
-        }
         count
     }
 
@@ -571,6 +568,29 @@ mod tests {
             assert!(give_up().await.is_none());
             assert_eq!(budget.sweep(start + 4 * STALLED_AFTER), 1);
             assert_eq!(give_up().await, Some(Stalled));
+        });
+    }
+
+    #[test]
+    fn a_frame_that_waits_for_memory_itself_is_not_given_up() {
+        let budget = Budget::new(100, 0, STALLED_AFTER);
+        let start = Instant::now();
+        let mut standing = budget.begin_frame();
+        let mut waiting = budget.begin_frame();
+        block_on(async {
+            standing.grow(100).await.unwrap();
+            {
+                let mut more = pin!(waiting.grow(10));
+                assert!(poll_once(more.as_mut()).await.is_none());
+                budget.sweep(start);
+                assert_eq!(budget.sweep(start + STALLED_AFTER), 1);
+                assert_eq!(budget.sweep(start + 2 * STALLED_AFTER), 0);
+                assert!(poll_once(more.as_mut()).await.is_none());
+                let given_up = poll_once(poll_fn(|cx| standing.poll_stalled(cx))).await;
+                assert_eq!(given_up, Some(Stalled));
+                drop(standing);
+                poll_once(more.as_mut()).await.unwrap().unwrap();
+            }
         });
     }
 }

@@ -36,9 +36,7 @@ pub use kind::{Honoured, Importance, Kind, Range, Scope, Setting, Unit, UpdateMo
 pub use list::{append_to_list, subtract_from_list};
 pub use load::{Inputs, Loaded, load};
 pub use log::{CleanupPolicy, CompressionType, LogSettings, TimestampType, validate_topic_config};
-pub use node::{
-    CoreList, InternalTopicSettings, ListenerLimits, LogFormat, NodeSettings, Source,
-};
+pub use node::{CoreList, InternalTopicSettings, ListenerLimits, LogFormat, NodeSettings, Source};
 pub use render::{markdown, print_config};
 pub use table::{
     GROUP_SETTINGS, SETTINGS, TOPIC_SETTINGS, broker_setting, group_setting, listener_setting,
