@@ -11,11 +11,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tokio::sync::oneshot;
 
 use ringspun::admin::http;
 use ringspun::admin::metrics::{Metrics, PartitionSample, PartitionSource};
+use ringspun::admin::profile::command::{self, ProfileArguments};
+use ringspun::admin::profile::{ProfileSource, Profiler, Sample};
 use ringspun::base::listeners::{self, HostPort};
 use ringspun::base::settings::{self, Inputs, Loaded};
 use ringspun::broker::loggers::Loggers;
@@ -29,7 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A Kafka-compatible message broker. Without arguments it runs one on 127.0.0.1:9092.
 #[derive(Parser)]
-#[command(name = "ringspun", version)]
+#[command(name = "ringspun", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// Read settings from FILE, in the format of Kafka's server.properties
     #[arg(long, value_name = "FILE")]
@@ -42,6 +44,15 @@ struct Arguments {
     /// Print every effective setting with its source, and exit
     #[arg(long)]
     print_config: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What the program does beside running a broker.
+#[derive(Subcommand)]
+enum Command {
+    Profile(ProfileArguments),
 }
 
 fn main() -> ExitCode {
@@ -60,9 +71,13 @@ fn main() -> ExitCode {
             return refuse(&format!("{first}; `ringspun --help` shows what is allowed"));
         }
     };
-    match run(&arguments, started) {
+    let done = match &arguments.command {
+        Some(Command::Profile(asked)) => command::run(asked),
+        None => run(&arguments, started).map_err(|error| error.line()),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(&error.line()),
+        Err(line) => refuse(&line),
     }
 }
 
@@ -191,7 +206,8 @@ impl Watcher for Web {
 
     fn run(&self, node: NodeView, stop: oneshot::Receiver<()>) -> LocalFuture {
         let source = self.partitions.then(|| partition_source(node.clone()));
-        let metrics = Metrics::new(node.counters.clone(), source, logging::dropped_lines);
+        let metrics = Metrics::new(node.counters.clone(), source, logging::dropped_lines)
+            .with_profiler(Profiler::new(profile_source(node)));
         let health = self.health.clone();
         let bound = self.bound.take();
         Box::pin(async move {
@@ -233,6 +249,25 @@ fn partition_source(node: NodeView) -> PartitionSource {
                     size_bytes: c.size_bytes,
                 });
             let _ = answer.send(samples.collect());
+        }
+    });
+    source
+}
+
+/// Asks the shards where their time goes.
+fn profile_source(node: NodeView) -> ProfileSource {
+    let (source, mut asked) = tokio::sync::mpsc::channel::<oneshot::Sender<_>>(4);
+    tokio::task::spawn_local(async move {
+        while let Some(answer) = asked.recv().await {
+            let shards = node.profile().await;
+            let image = node.image();
+            let slow = shards.iter().flat_map(|shard| &shard.slowest);
+            let topics = slow.filter_map(|slow| {
+                let topic = image.topic(slow.about.topic)?;
+                Some((topic.id, topic.name.clone()))
+            });
+            let topics = topics.collect();
+            let _ = answer.send(Sample { shards, topics });
         }
     });
     source

@@ -4,6 +4,7 @@
 //! /health/live     200 while the control thread runs
 //! /health/ready    200 when clients are served; 503 while starting and while stopping
 //! /metrics         admin::metrics
+//! /profile         admin::profile
 //! ```
 //! Whoever reaches the port is not trusted: at most [`MAX_CONNECTIONS`] at a time (others wait in the
 //! kernel's queue), each may send [`MAX_REQUEST_BYTES`] until it is answered, and one that does not get on
@@ -29,6 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::metrics::Metrics;
+use super::profile::Profiler;
 use crate::base::listeners::HostPort;
 
 /// Connections served at a time.
@@ -130,6 +132,7 @@ impl Bound {
 }
 
 fn router(health: Health, metrics: Metrics) -> Router {
+    let profile = metrics.profiler().map(Profiler::routes).unwrap_or_default();
     Router::new()
         .route("/health/live", get(async || "live\n"))
         .route(
@@ -138,6 +141,7 @@ fn router(health: Health, metrics: Metrics) -> Router {
         )
         .route("/metrics", get(render))
         .with_state((health, metrics))
+        .merge(profile)
 }
 
 async fn render(State((_, metrics)): State<(Health, Metrics)>) -> impl IntoResponse {

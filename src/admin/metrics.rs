@@ -17,6 +17,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::{mpsc, oneshot};
 
+use super::profile::Profiler;
 use crate::base::counters::{
     API_KEYS, CloseReason, Counter, DurationHistogram, DurationSnapshot, ERROR_CODES, Gauge,
     Purgatory, ShardCounters,
@@ -45,6 +46,7 @@ pub type PartitionSource = mpsc::Sender<oneshot::Sender<Vec<PartitionSample>>>;
 pub struct Metrics {
     shards: Arc<[ShardCounters]>,
     partitions: Option<PartitionSource>,
+    profiler: Option<Profiler>,
     started: SystemTime,
     /// Lines of the log that were dropped, from whoever counts them.
     dropped_log_lines: fn() -> u64,
@@ -60,9 +62,21 @@ impl Metrics {
         Self {
             shards,
             partitions,
+            profiler: None,
             started: SystemTime::now(),
             dropped_log_lines,
         }
+    }
+
+    /// With summaries of what the profiler measures.
+    #[must_use]
+    pub fn with_profiler(mut self, profiler: Profiler) -> Self {
+        self.profiler = Some(profiler);
+        self
+    }
+
+    pub fn profiler(&self) -> Option<&Profiler> {
+        self.profiler.as_ref()
     }
 
     /// The content type of [`Metrics::render`].
@@ -78,6 +92,14 @@ impl Metrics {
         }));
         let mut page = String::with_capacity(32 << 10);
         text::encode(&mut page, &registry)?;
+        if let Some(profiler) = &self.profiler {
+            // The library writes no summaries; they go before its end mark.
+            const END: &str = "# EOF\n";
+            let end = page.len().saturating_sub(END.len());
+            page.truncate(end);
+            page += &profiler.summaries().await;
+            page += END;
+        }
         Ok(page)
     }
 

@@ -1,4 +1,5 @@
-//! HTTP for people and monitoring: health, metrics.
+//! HTTP for people and monitoring: health, metrics, where the time goes.
 
 pub mod http;
 pub mod metrics;
+pub mod profile;

@@ -3,6 +3,7 @@
 //! Uses nothing of ours. No clock is read here: [`Timestamp`] is handed in by whoever has one.
 
 pub mod counters;
+pub mod histogram;
 pub mod ids;
 pub mod log_limit;
 
@@ -15,6 +16,7 @@ pub mod file_slice;
 pub use file_slice::FileSlice;
 
 pub mod listeners;
+pub mod profile;
 pub mod properties;
 pub mod settings;
 pub use log_limit::LogLimit;

@@ -282,7 +282,7 @@ impl<M: Machine> Host<M> {
     fn run(self: &Rc<Self>, shard: &Rc<Shard>, seat: &Rc<Seat<M>>) {
         if !seat.running.replace(true) {
             let task = serve(self.clone(), Rc::downgrade(shard), seat.clone());
-            spawn(task);
+            spawn("coordinator", task);
         }
     }
 

@@ -4,11 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
+use crate::base::profile::Nanos;
+use crate::runtime::profile;
+
 /// Set is remembered until it was waited for. One waiter at a time: each event belongs to one task.
 #[derive(Default)]
 pub struct Event {
     set: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// When the waiter was woken, until it runs.
+    woken: Cell<Nanos>,
 }
 
 impl Event {
@@ -18,6 +23,7 @@ impl Event {
             return;
         }
         if let Some(waker) = self.waker.borrow_mut().take() {
+            self.woken.set(profile::recent());
             waker.wake();
         }
     }
@@ -26,6 +32,7 @@ impl Event {
     pub async fn wait(&self) {
         poll_fn(|cx| {
             if self.set.replace(false) {
+                profile::ran(self.woken.take());
                 return Poll::Ready(());
             }
             *self.waker.borrow_mut() = Some(cx.waker().clone());

@@ -21,6 +21,7 @@ use crate::broker::partition::Partition;
 use crate::broker::shard::{Shard, spawn, wall_clock};
 use crate::metadata::{ConfigResource, Delta, Image, TopicImage};
 use crate::replication::LeaderState;
+use crate::runtime::profile;
 use crate::storage::{Disk, Log, LogError, OpenOptions, OpenReport, names};
 
 /// How a shard's partitions came up.
@@ -280,7 +281,7 @@ impl Shard {
         }
         let delay = Duration::from_millis(partition.settings().file_delete_delay_ms);
         let directories = self.directories.clone();
-        spawn(async move {
+        spawn("folder removal", async move {
             Timer::new(delay).await;
             directories.remove_folder(&to).await;
         });
@@ -385,7 +386,10 @@ async fn at_once<F: Future + 'static>(
             each(first.await);
             crate::runtime::executor::yield_now().await;
         }
-        running.push_back(glommio::spawn_local(job));
+        running.push_back(glommio::spawn_local(profile::named(
+            "partition opening",
+            job,
+        )));
     }
     for task in running {
         each(task.await);

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use crate::base::profile::{ShardProfile, Timeline};
 use crate::base::settings::NodeSettings;
 use crate::base::{
     LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp, TopicPartition,
@@ -41,6 +42,8 @@ pub enum Request {
     Connection(Accepted),
     /// What the checkpoint files are to hold of this shard's partitions.
     Checkpoints,
+    /// Where the time went on this shard.
+    Profile,
     /// Start to accept connections: for the first shard.
     Accept,
     /// Whether the partitions are open: answered once they are.
@@ -54,8 +57,8 @@ pub enum Request {
 
 /// The answer to the [`Request`] of the same name.
 pub enum Reply {
-    Produce(Vec<Answer<Produced>>),
-    Fetch(Vec<Answer<Fetched>>),
+    Produce(Vec<Answer<Produced>>, Timeline),
+    Fetch(Vec<Answer<Fetched>>, Timeline),
     ListOffsets(Vec<Answer<FoundOffset>>),
     /// The new low watermark.
     DeleteRecords(Vec<Answer<Offset>>),
@@ -65,6 +68,8 @@ pub enum Reply {
     Done,
     Opened(OpenSummary),
     Checkpoints(Vec<Checkpoint>),
+    /// `None`: the profiler is switched off.
+    Profile(Option<Box<ShardProfile>>),
     Stopped {
         /// Directories in which a log could not be closed cleanly, by their index in `log.dirs`.
         unclean: BTreeSet<usize>,
@@ -92,6 +97,7 @@ pub struct Produce {
     pub acks: i16,
     /// How long the append may wait for its acknowledgement.
     pub timeout_ms: u32,
+    pub timeline: Timeline,
     pub partitions: Vec<Item<BytesMut>>,
 }
 
@@ -114,6 +120,8 @@ pub struct Fetch {
     /// Over all partitions of the answer; the first batch goes out even if larger (KIP-74).
     pub max_bytes: u32,
     pub read_committed: bool,
+    /// As it was when the fetch was sent.
+    pub timeline: Timeline,
     pub partitions: Vec<Item<FetchPartition>>,
 }
 

@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::base::profile::Gauged;
 use crate::base::{FileSlice, Offset};
 use crate::metadata::{DirectoryId, PartitionImage};
 use crate::runtime::aux_ring::AuxRing;
+use crate::runtime::profile;
 use crate::storage::{AllocationBudget, Disk, Log, Offload, PageCache};
 
 /// A shard's log: plain files through the page cache.
@@ -41,7 +43,7 @@ impl fmt::Debug for ShardOffload {
 
 impl Offload for ShardOffload {
     async fn sync_data(&self, file: Arc<File>) -> io::Result<()> {
-        self.ring.fdatasync(file).await
+        profile::measure(Gauged::Fsync, self.ring.fdatasync(file)).await
     }
 
     async fn run<T: Send + 'static>(

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use crate::base::profile::{Nanos, Stage};
 use crate::base::settings::{self, LogSettings};
 use crate::base::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::broker::error::PartitionError;
@@ -31,6 +32,7 @@ use crate::records::{
     BatchHeader, Compression, CompressionType, Scratch, TimestampType, ValidationRules, validate,
 };
 use crate::replication::LeaderState;
+use crate::runtime::profile;
 use crate::storage::{AppendError, AppendOrigin, Disk, Log, LogError, TimestampOffset};
 
 /// A produce that is appended and not yet acknowledged.
@@ -41,6 +43,8 @@ struct Waiting {
     all: bool,
     /// Whether the fsync has to have passed `end` as well.
     flushed: bool,
+    /// It was written, and the request knows.
+    written: bool,
     produced: Produced,
     slot: u32,
     op: Rc<ProduceOp>,
@@ -309,6 +313,7 @@ impl<D: Disk> Partition<D> {
             end: appended.end,
             all: acks == -1,
             flushed: appended.flush,
+            written: false,
             produced: appended.produced,
             slot,
             op: op.clone(),
@@ -351,6 +356,7 @@ impl<D: Disk> Partition<D> {
                 if self.unflushed_since.get() == Timestamp::NONE {
                     self.unflushed_since.set(now);
                 }
+                profile::stamp(Stage::Write);
                 self.moved()
             }
             Err(error) => self.fail(&error),
@@ -377,6 +383,7 @@ impl<D: Disk> Partition<D> {
         if self.log.recovery_point() >= self.log.log_end_offset() {
             self.unflushed_since.set(Timestamp::NONE);
         }
+        profile::stamp(Stage::Commit);
         Ok(self.moved())
     }
 
@@ -389,6 +396,7 @@ impl<D: Disk> Partition<D> {
         if since != Timestamp::NONE {
             self.unflushed_since.set(since.max(rolled_at));
         }
+        profile::stamp(Stage::Commit);
         Ok(self.moved())
     }
 
@@ -444,7 +452,7 @@ impl<D: Disk> Partition<D> {
             leader.local_end_advanced(end)
         };
         let mut moved = Moved::default();
-        self.answer_acknowledged(&mut moved);
+        self.answer_acknowledged(&mut moved, profile::recent());
         if advanced.is_some() {
             self.tell_watcher();
             let bytes = self.untold_bytes.take();
@@ -462,16 +470,29 @@ impl<D: Disk> Partition<D> {
         moved
     }
 
-    fn answer_acknowledged(&self, moved: &mut Moved) {
+    fn answer_acknowledged(&self, moved: &mut Moved, at: Nanos) {
         loop {
             let next = self
                 .waiting
                 .borrow_mut()
                 .pop(|waiting| self.is_acknowledged(waiting));
-            let Some(waiting) = next else { return };
+            let Some(waiting) = next else { break };
+            if !waiting.written {
+                waiting.op.wrote(at);
+            }
+            waiting.op.reached(at);
             waiting.op.answer(waiting.slot, Ok(waiting.produced));
             if waiting.op.is_done() {
                 moved.produces.push(waiting.op);
+            }
+        }
+        // Those that wait for more than the write, an fsync or a replica.
+        let end = self.log.log_end_offset();
+        for queue in &mut self.waiting.borrow_mut().0 {
+            let unwritten = queue.iter_mut().rev().take_while(|w| !w.written);
+            for waiting in unwritten.filter(|w| w.end <= end) {
+                waiting.written = true;
+                waiting.op.wrote(at);
             }
         }
     }

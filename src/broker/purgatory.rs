@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::base::profile::{Nanos, Stage, Timeline};
 use crate::broker::error::PartitionError;
 use crate::broker::event::Event;
 use crate::broker::messages::{Answer, Fetch, Produced, Reply};
 use crate::broker::reply::ReplyTo;
+use crate::runtime::profile;
 
 /// A produce over partitions of one shard, of which some still wait.
 pub struct ProduceOp {
@@ -21,6 +23,10 @@ pub struct ProduceOp {
     reply: Cell<Option<ReplyTo>>,
     timer: Cell<Option<TimerKey>>,
     waiting: Cell<Option<Counted>>,
+    timeline: Cell<Timeline>,
+    /// When the last of its batches was written, and when something last came of it.
+    written: Cell<Nanos>,
+    at: Cell<Nanos>,
 }
 
 /// Counts until it is dropped.
@@ -41,14 +47,35 @@ impl Drop for Counted {
 
 impl ProduceOp {
     /// Waits for `open` answers.
-    pub fn new(open: usize, reply: ReplyTo) -> Rc<Self> {
+    pub fn new(open: usize, reply: ReplyTo, timeline: Timeline) -> Rc<Self> {
         Rc::new(Self {
             open: Cell::new(open),
             answers: RefCell::new(Vec::with_capacity(open)),
             reply: Cell::new(Some(reply)),
             timer: Cell::new(None),
             waiting: Cell::new(None),
+            timeline: Cell::new(timeline),
+            written: Cell::default(),
+            at: Cell::default(),
         })
+    }
+
+    /// All its batches are staged, or refused.
+    pub fn appended(&self) {
+        let mut timeline = self.timeline.get();
+        profile::mark(&mut timeline, Stage::Append);
+        self.timeline.set(timeline);
+    }
+
+    /// A batch of it was written at `at`.
+    pub fn wrote(&self, at: Nanos) {
+        self.written.set(self.written.get().max(at));
+        self.at.set(self.at.get().max(at));
+    }
+
+    /// Something was acknowledged at `at`.
+    pub fn reached(&self, at: Nanos) {
+        self.at.set(self.at.get().max(at));
     }
 
     /// One partition is done. The last one sends the reply.
@@ -62,7 +89,10 @@ impl ProduceOp {
             && let Some(reply) = self.reply.take()
         {
             self.waiting.take();
-            reply.send(Reply::Produce(self.answers.take()));
+            let mut timeline = self.timeline.get();
+            timeline.mark(Stage::Write, self.written.get());
+            timeline.mark(Stage::Commit, self.at.get());
+            reply.send(Reply::Produce(self.answers.take(), timeline));
         }
     }
 
@@ -73,6 +103,7 @@ impl ProduceOp {
     /// The deadline came: each of `slots` that has no answer yet timed out.
     pub fn expire(&self, slots: &[u32]) {
         self.timer.set(None);
+        self.at.set(profile::stamp(Stage::Commit));
         let answered: Vec<u32> = self.answers.borrow().iter().map(|a| a.slot).collect();
         for &slot in slots.iter().filter(|slot| !answered.contains(slot)) {
             self.answer(slot, Err(PartitionError::TimedOut));
@@ -87,18 +118,26 @@ pub struct FetchOp {
     pub fetch: Rc<Fetch>,
     available: Cell<u64>,
     done: Cell<bool>,
+    timeline: Timeline,
     reply: Cell<Option<ReplyTo>>,
     timer: Cell<Option<TimerKey>>,
 }
 
 impl FetchOp {
     /// `available`: bytes that a first read found.
-    pub fn new(from: usize, fetch: Rc<Fetch>, available: u64, reply: ReplyTo) -> Rc<Self> {
+    pub fn new(
+        from: usize,
+        fetch: Rc<Fetch>,
+        available: u64,
+        timeline: Timeline,
+        reply: ReplyTo,
+    ) -> Rc<Self> {
         Rc::new(Self {
             from,
             fetch,
             available: Cell::new(available),
             done: Cell::new(false),
+            timeline,
             reply: Cell::new(Some(reply)),
             timer: Cell::new(None),
         })
@@ -113,6 +152,13 @@ impl FetchOp {
 
     pub fn is_done(&self) -> bool {
         self.done.get()
+    }
+
+    /// Its time, with the wait that ends now.
+    pub fn woken(&self) -> Timeline {
+        let mut timeline = self.timeline;
+        profile::mark(&mut timeline, Stage::Purgatory);
+        timeline
     }
 
     /// Takes the way back, if nobody has yet.
@@ -259,7 +305,7 @@ mod tests {
         let purgatory = Purgatory::default();
         let op = || {
             let (sender, _) = reply::local();
-            let op = ProduceOp::new(2, ReplyTo::Local(sender));
+            let op = ProduceOp::new(2, ReplyTo::Local(sender), Timeline::OFF);
             purgatory.count_produce(&op);
             op
         };

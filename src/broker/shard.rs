@@ -15,6 +15,7 @@ use futures_lite::future;
 use glommio::timer::Timer;
 
 use crate::base::counters::{Purgatory as PurgatoryKind, ShardCounters};
+use crate::base::profile::{Stage, Timeline};
 use crate::base::settings::NodeSettings;
 use crate::base::{BrokerId, ShardId, Timestamp, TopicPartition};
 use crate::broker::error::PartitionError;
@@ -30,6 +31,7 @@ use crate::broker::reply::{self, Pending, ReplyTo};
 use crate::metadata::Image;
 use crate::records::Scratch;
 use crate::runtime::mailbox::{Closed, Endpoint};
+use crate::runtime::profile;
 use crate::storage::LogError;
 
 /// Bytes that the writer puts out before it lets other tasks run.
@@ -106,11 +108,14 @@ impl Shard {
 
     /// Starts the standing tasks.
     pub fn start(self: &Rc<Self>) {
-        spawn(Self::write_loop(self.clone()));
-        spawn(Self::flush_loop(self.clone()));
-        spawn(Self::flush_closed_loop(self.clone()));
-        spawn(Self::timer_loop(self.clone()));
-        spawn(Self::keep_loop(self.clone()));
+        spawn("log writer", Self::write_loop(self.clone()));
+        spawn("log flusher", Self::flush_loop(self.clone()));
+        spawn(
+            "closed segments flusher",
+            Self::flush_closed_loop(self.clone()),
+        );
+        spawn("purgatory timer", Self::timer_loop(self.clone()));
+        spawn("keeper", Self::keep_loop(self.clone()));
     }
 
     /// What this shard counts.
@@ -223,9 +228,19 @@ impl Shard {
     /// the asker sees that nobody answers.
     pub fn serve(self: &Rc<Self>, from: usize, request: Request, reply: ReplyTo) {
         match request {
-            Request::Produce(produce) => self.produce(produce, reply),
+            Request::Produce(mut produce) => {
+                if from != self.id.index() {
+                    profile::mark(&mut produce.timeline, Stage::Mailbox);
+                }
+                self.produce(produce, reply);
+            }
             Request::Fetch(fetch) => {
-                spawn(self.clone().fetch(from, Rc::new(fetch), reply));
+                let mut timeline = fetch.timeline;
+                if from != self.id.index() {
+                    profile::mark(&mut timeline, Stage::Mailbox);
+                }
+                let fetch = self.clone().fetch(from, Rc::new(fetch), timeline, reply);
+                spawn("fetch", fetch);
             }
             Request::FetchNow(id) => {
                 self.hurry_fetch(from, id);
@@ -233,7 +248,7 @@ impl Shard {
             }
             Request::ListOffsets(asks) => {
                 let shard = self.clone();
-                spawn(async move {
+                spawn("list offsets", async move {
                     let mut answers = Vec::with_capacity(asks.len());
                     for ask in asks {
                         let result = match shard.find(ask.partition) {
@@ -283,7 +298,7 @@ impl Shard {
             Request::LogDirs => reply.send(Reply::LogDirs(self.sizes())),
             Request::Image(image, delta) => {
                 let shard = self.clone();
-                spawn(async move {
+                spawn("metadata image", async move {
                     shard.apply_image(image, &delta).await;
                     reply.send(Reply::Done);
                 });
@@ -293,6 +308,13 @@ impl Shard {
                 reply.send(Reply::Done);
             }
             Request::Checkpoints => reply.send(Reply::Checkpoints(self.checkpoints())),
+            Request::Profile => {
+                let mut told = profile::snapshot(self.id);
+                if let Some(told) = &mut told {
+                    told.cold_bytes = self.counters().fetched_cold_bytes.get();
+                }
+                reply.send(Reply::Profile(told));
+            }
             // Only the control thread serves the last.
             Request::Connection(_)
             | Request::Accept
@@ -333,7 +355,7 @@ impl Shard {
 
     /// Appends in order; whatever is not acknowledged yet waits.
     fn produce(self: &Rc<Self>, produce: Produce, reply: ReplyTo) {
-        let op = ProduceOp::new(produce.partitions.len(), reply);
+        let op = ProduceOp::new(produce.partitions.len(), reply, produce.timeline);
         let now = wall_clock();
         let counters = self.counters();
         let mut scratch = self.scratch.borrow_mut();
@@ -369,6 +391,7 @@ impl Shard {
                 Err(error) => op.answer(slot, Err(error)),
             }
         }
+        op.appended();
         if !waiting.is_empty() {
             self.purgatory.count_produce(&op);
         }
@@ -405,7 +428,10 @@ impl Shard {
                 if partition.log.write_waits() {
                     // The others do not wait with it.
                     let shard = self.clone();
-                    spawn(async move { shard.write(&partition).await });
+                    spawn(
+                        "partition writer",
+                        async move { shard.write(&partition).await },
+                    );
                     continue;
                 }
                 self.write(&partition).await;
@@ -434,7 +460,7 @@ impl Shard {
         self.settle(moved);
         if partition.wants_prepare.take() {
             let partition = partition.clone();
-            spawn(async move { partition.prepare().await });
+            spawn("log preparation", async move { partition.prepare().await });
         }
     }
 
@@ -453,7 +479,7 @@ impl Shard {
             .into_iter()
             .map(|partition| {
                 let shard = self.clone();
-                glommio::spawn_local(async move {
+                let flush = async move {
                     // What asks from here on wants the next round.
                     partition.wants_flush.set(false);
                     let began = Instant::now();
@@ -474,7 +500,8 @@ impl Shard {
                         shard.mark_flush(&partition);
                     }
                     shard.settle(moved);
-                })
+                };
+                glommio::spawn_local(profile::named("flush", flush))
             })
             .collect();
         for task in tasks {
@@ -559,6 +586,7 @@ impl Shard {
     /// Answers a waiting fetch if it has enough by now, or in any case if `at_once`.
     fn complete_fetch(self: &Rc<Self>, op: &Rc<FetchOp>, at_once: bool) {
         let Some(reply) = op.take_reply() else { return };
+        let timeline = op.woken();
         self.purgatory.forget_fetch(op);
         let mut fetch = op.fetch.clone();
         if at_once {
@@ -566,11 +594,17 @@ impl Shard {
             now.deadline = None;
             fetch = Rc::new(now);
         }
-        spawn(self.clone().fetch(op.from, fetch, reply));
+        spawn("fetch", self.clone().fetch(op.from, fetch, timeline, reply));
     }
 
     /// Reads; answers when there is enough, an error, or no more time; waits otherwise.
-    async fn fetch(self: Rc<Self>, from: usize, fetch: Rc<Fetch>, reply: ReplyTo) {
+    async fn fetch(
+        self: Rc<Self>,
+        from: usize,
+        fetch: Rc<Fetch>,
+        mut timeline: Timeline,
+        reply: ReplyTo,
+    ) {
         let mut answers: Vec<Answer<Fetched>> = Vec::with_capacity(fetch.partitions.len());
         let mut partitions = Vec::with_capacity(fetch.partitions.len());
         let mut left = fetch.max_bytes;
@@ -605,11 +639,12 @@ impl Shard {
             answers.push(Answer { slot, result });
         }
         answer_now |= self.purgatory.end_read(from, fetch.id) || self.stopping.get();
+        profile::mark(&mut timeline, Stage::Read);
         if answer_now || bytes >= u64::from(fetch.min_bytes) {
-            reply.send(Reply::Fetch(answers));
+            reply.send(Reply::Fetch(answers, timeline));
             return;
         }
-        let op = FetchOp::new(from, fetch, bytes, reply);
+        let op = FetchOp::new(from, fetch, bytes, timeline, reply);
         for partition in &partitions {
             partition.watch(&op);
         }
@@ -642,7 +677,7 @@ impl Shard {
     }
 }
 
-/// Runs a task of this shard that nobody waits for.
-pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {
-    glommio::spawn_local(task).detach();
+/// Runs a task of this shard that nobody waits for. Its turns are counted under `name`.
+pub(crate) fn spawn(name: &'static str, task: impl Future<Output = ()> + 'static) {
+    glommio::spawn_local(profile::named(name, task)).detach();
 }

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::base::profile::{About, Stage, Timeline};
 use crate::base::{LeaderEpoch, Offset, PartitionIndex, ShardId, TopicId, TopicPartition};
 use crate::broker::error::PartitionError;
 use crate::broker::messages::{self, Fetched, Item, Reply, Request};
 use crate::broker::reply::Pending;
-use crate::broker::shard::{Shard, wall_clock};
+use crate::broker::shard::{Shard, spawn, wall_clock};
 use crate::handlers::fetch_session::{
     Context, PartitionName, SessionError, SessionPartition, Told, TopicName,
 };
-use crate::handlers::{Begun, Call, Close, errors};
+use crate::handlers::{Answered, Begun, Call, Close, errors};
 use crate::metadata::Image;
 use crate::protocol::ErrorCode;
 use crate::protocol::StrBytes;
@@ -22,6 +23,7 @@ use crate::protocol::fetch::{
     AbortedTransaction, EpochEndOffset, FetchPartitionResponse, FetchRequest, FetchResponse,
     FetchTopicResponse, decode_fetch_request, encode_fetch_response,
 };
+use crate::runtime::profile;
 use crate::storage::LogSlice;
 use crate::transport::{Outgoing, Part};
 
@@ -45,9 +47,10 @@ struct Limits {
     deadline: Option<Instant>,
 }
 
-pub async fn begin(call: Call, body: Bytes) -> Result<Begun, Close> {
+pub async fn begin(call: Call, body: Bytes, timeline: &mut Timeline) -> Result<Begun, Close> {
     let request = decode_fetch_request(call.version, &body)?;
     drop(body);
+    profile::mark(timeline, Stage::Decode);
     let shard = call.peer.shard().clone();
     // Followers do not exist yet, and a client that calls itself one could read what is not
     // acknowledged (CVE-2018-1288).
@@ -56,6 +59,7 @@ pub async fn begin(call: Call, body: Bytes) -> Result<Begun, Close> {
         return Ok(Begun::Done(encode(&call, response, Vec::new())?));
     }
     let settings = shard.settings();
+    let may_wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0);
     let limits = Limits {
         min_bytes: u32::try_from(request.min_bytes).unwrap_or(0),
         max_bytes: u32::try_from(request.max_bytes)
@@ -90,11 +94,29 @@ pub async fn begin(call: Call, body: Bytes) -> Result<Begun, Close> {
         })
         .collect();
     let (max_bytes, read_committed) = (limits.max_bytes, limits.read_committed);
-    let fetching = Fetching::post(shard, slots, limits).await?;
-    Ok(Begun::later(async move {
-        let slots = fetching.finish().await?;
-        respond(&call, &context, max_bytes, read_committed, slots)
+    let about = about(&slots, may_wait_ms);
+    let fetching = Fetching::post(shard, slots, limits, *timeline).await?;
+    *timeline = fetching.timeline;
+    Ok(Begun::profiled(async move {
+        let (slots, mut timeline) = fetching.finish().await?;
+        let outgoing = respond(&call, &context, max_bytes, read_committed, slots)?;
+        profile::mark(&mut timeline, Stage::Encode);
+        Ok(Answered {
+            outgoing,
+            timeline,
+            about,
+        })
     }))
+}
+
+fn about(slots: &[Slot], may_wait_ms: u64) -> About {
+    let first = slots.iter().find_map(|slot| slot.place.ok());
+    About {
+        topic: first.map_or(TopicId::ZERO, |first| first.topic_id),
+        partition: first.map_or(-1, |first| first.partition.0),
+        partitions: u32::try_from(slots.len()).unwrap_or(u32::MAX),
+        may_wait: may_wait_ms.saturating_mul(1_000_000),
+    }
 }
 
 fn begin_session(
@@ -177,6 +199,7 @@ struct Fetching {
     limits: Limits,
     parts: Vec<ShardPart>,
     id: u64,
+    timeline: Timeline,
 }
 
 struct ShardPart {
@@ -187,7 +210,12 @@ struct ShardPart {
 }
 
 impl Fetching {
-    async fn post(shard: Rc<Shard>, slots: Vec<Slot>, limits: Limits) -> Result<Self, Close> {
+    async fn post(
+        shard: Rc<Shard>,
+        slots: Vec<Slot>,
+        limits: Limits,
+        timeline: Timeline,
+    ) -> Result<Self, Close> {
         let mut parts: Vec<ShardPart> = Vec::new();
         for (slot, asked) in slots.iter().enumerate() {
             // What has no place is told when the others are answered: a consumer of a topic that is gone
@@ -212,6 +240,7 @@ impl Fetching {
             limits,
             parts,
             id,
+            timeline,
         };
         let min_bytes = u64::from(fetching.limits.min_bytes);
         fetching.ask(min_bytes).await?;
@@ -234,12 +263,14 @@ impl Fetching {
                     })
                 })
                 .collect();
+            profile::mark(&mut self.timeline, Stage::Post);
             let fetch = messages::Fetch {
                 id: self.id,
                 min_bytes: u32::try_from(part.bytes + share).unwrap_or(u32::MAX),
                 deadline: self.limits.deadline,
                 max_bytes: self.limits.max_bytes,
                 read_committed: self.limits.read_committed,
+                timeline: self.timeline,
                 partitions,
             };
             let pending = self.shard.post(part.shard, Request::Fetch(fetch)).await?;
@@ -248,9 +279,10 @@ impl Fetching {
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<Vec<Slot>, Close> {
+    async fn finish(mut self) -> Result<(Vec<Slot>, Timeline), Close> {
         loop {
             self.round().await?;
+            profile::mark(&mut self.timeline, Stage::Return);
             let bytes: u64 = self.parts.iter().map(|part| part.bytes).sum();
             let min_bytes = u64::from(self.limits.min_bytes);
             let over = self.limits.deadline.is_none_or(|d| d <= Instant::now());
@@ -260,7 +292,7 @@ impl Fetching {
                 None => false,
             });
             if bytes >= min_bytes || over || failed || self.parts.len() < 2 {
-                return Ok(std::mem::take(&mut self.slots));
+                return Ok((std::mem::take(&mut self.slots), self.timeline));
             }
             self.id = self.shard.fetch_id();
             self.ask(min_bytes - bytes).await?;
@@ -278,7 +310,7 @@ impl Fetching {
                     match std::pin::Pin::new(pending).poll(cx) {
                         std::task::Poll::Ready(reply) => {
                             part.pending = None;
-                            part.take(reply, &mut self.slots);
+                            part.take(reply, &mut self.slots, &mut self.timeline);
                             true
                         }
                         std::task::Poll::Pending => false,
@@ -305,7 +337,7 @@ impl Fetching {
         for part in &mut self.parts {
             if let Some(pending) = part.pending.take() {
                 let reply = pending.await;
-                part.take(reply, &mut self.slots);
+                part.take(reply, &mut self.slots, &mut self.timeline);
             }
         }
         Ok(())
@@ -321,20 +353,24 @@ impl Drop for Fetching {
             if owner == shard.id {
                 shard.hurry_fetch(owner.index(), id);
             } else {
-                glommio::spawn_local(async move {
+                spawn("fetch end", async move {
                     // A shard that is gone waits for nothing.
                     let _ = shard.post(owner, Request::FetchNow(id)).await;
-                })
-                .detach();
+                });
             }
         }
     }
 }
 
 impl ShardPart {
-    fn take(&mut self, reply: Result<Reply, crate::runtime::mailbox::Closed>, slots: &mut [Slot]) {
+    fn take(
+        &mut self,
+        reply: Result<Reply, crate::runtime::mailbox::Closed>,
+        slots: &mut [Slot],
+        timeline: &mut Timeline,
+    ) {
         self.bytes = 0;
-        let Ok(Reply::Fetch(answers)) = reply else {
+        let Ok(Reply::Fetch(answers, answered)) = reply else {
             for &slot in &self.slots {
                 if let Some(slot) = slots.get_mut(slot as usize) {
                     slot.result = Some(Err(PartitionError::Stopping));
@@ -342,6 +378,7 @@ impl ShardPart {
             }
             return;
         };
+        timeline.follow(&answered);
         for answer in answers {
             if let Ok(fetched) = &answer.result {
                 self.bytes += u64::from(fetched.records_len);

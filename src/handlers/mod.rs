@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::base::profile::{About, Timeline};
 use crate::base::settings::NodeSettings;
 use crate::broker::shard::Shard;
 use crate::handlers::fetch_session::{MAX_CACHED_PARTITIONS, SessionCache};
@@ -72,7 +73,12 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The memory of the shard.
     pub budget: Budget,
+    /// What the client last called itself, cut off after [`CLIENT_ID_BYTES`].
+    pub client_id: RefCell<Option<Rc<str>>>,
 }
+
+/// Bytes of a client id that a connection keeps.
+const CLIENT_ID_BYTES: usize = 256;
 
 impl Peer {
     pub fn shard(&self) -> &Rc<Shard> {
@@ -81,6 +87,23 @@ impl Peer {
 
     pub fn image(&self) -> Arc<Image> {
         self.handlers.shard.image()
+    }
+
+    /// Keeps a client id, which is the same in one request after the other.
+    fn known_as(&self, id: &str) -> Rc<str> {
+        let mut end = id.len().min(CLIENT_ID_BYTES);
+        while !id.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut kept = self.client_id.borrow_mut();
+        let kept = match &mut *kept {
+            Some(kept) if **kept == id[..end] => kept,
+            other => other.insert(id[..end].into()),
+        };
+        if end < id.len() {
+            return id.into();
+        }
+        kept.clone()
     }
 
     pub fn settings(&self) -> Arc<NodeSettings> {
@@ -94,7 +117,7 @@ pub struct Call {
     pub api: &'static Api,
     pub version: i16,
     pub correlation_id: i32,
-    pub client_id: Option<String>,
+    pub client_id: Option<Rc<str>>,
 }
 
 impl Call {
@@ -146,8 +169,16 @@ impl From<Closed> for Close {
     }
 }
 
+/// The reply to a request, and where its time went.
+pub struct Answered {
+    pub outgoing: Outgoing,
+    /// Up to the encoding of the reply; off for requests that are not profiled.
+    pub timeline: Timeline,
+    pub about: About,
+}
+
 /// The second stage of a request.
-pub type Later = Pin<Box<dyn Future<Output = Result<Outgoing, Close>>>>;
+pub type Later = Pin<Box<dyn Future<Output = Result<Answered, Close>>>>;
 
 /// What the first stage came to.
 pub enum Begun {
@@ -160,6 +191,17 @@ pub enum Begun {
 impl Begun {
     /// A second stage.
     fn later(stage: impl Future<Output = Result<Outgoing, Close>> + 'static) -> Begun {
+        Begun::profiled(async move {
+            Ok(Answered {
+                outgoing: stage.await?,
+                timeline: Timeline::OFF,
+                about: About::default(),
+            })
+        })
+    }
+
+    /// A second stage that goes on with the request's timeline.
+    fn profiled(stage: impl Future<Output = Result<Answered, Close>> + 'static) -> Begun {
         Begun::Later(Box::pin(stage))
     }
 }
@@ -194,11 +236,13 @@ async fn charge(budget: &Budget, units: &mut Units, bytes: u64) -> Result<(), Cl
 }
 
 /// Starts a request. `frame` is what came behind the length prefix; `units` is what it holds of the
-/// shard's memory, to be kept until the request is answered.
+/// shard's memory, to be kept until the request is answered; `timeline` is its time so far, off for all but
+/// Produce and Fetch.
 pub async fn begin(
     peer: &Rc<Peer>,
     mut frame: BytesMut,
     units: &mut Units,
+    timeline: &mut Timeline,
 ) -> Result<Begun, Close> {
     let peek = frame::peek(&frame).ok_or(Close::Short(frame.len()))?;
     let api = match api::lookup(peek.api_key, peek.api_version) {
@@ -219,15 +263,15 @@ pub async fn begin(
         api,
         version: header.api_version,
         correlation_id: header.correlation_id,
-        client_id: header.client_id.map(|id| id.into_owned()),
+        client_id: header.client_id.map(|id| peer.known_as(&id)),
     };
     let body_offset = header.body_offset;
     let body = frame.split_off(body_offset);
     let walked = walker::walk(api.key, call.version, &body)?;
     charge(&peer.budget, units, walked.memory_bytes as u64).await?;
     match api.key {
-        key::PRODUCE => return produce::begin(call, body).await,
-        key::FETCH => return fetch::begin(call, body.freeze()).await,
+        key::PRODUCE => return produce::begin(call, body, timeline).await,
+        key::FETCH => return fetch::begin(call, body.freeze(), timeline).await,
         _ => {}
     }
     let body: Bytes = body.freeze();

@@ -1,14 +1,16 @@
 //! Produce (KIP-98, 467, 516).
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use bytes::BytesMut;
 
+use crate::base::profile::{About, Stage, Timeline};
 use crate::base::{PartitionIndex, TopicId, TopicPartition};
 use crate::broker::error::PartitionError;
 use crate::broker::messages::{Item, Produce, Produced, Reply, Request};
 use crate::handlers::scatter::{gather, scatter};
-use crate::handlers::{Begun, Call, Close, errors};
+use crate::handlers::{Answered, Begun, Call, Close, errors};
 use crate::metadata::Image;
 use crate::protocol::ErrorCode;
 use crate::protocol::produce::{
@@ -16,6 +18,7 @@ use crate::protocol::produce::{
     RecordError, decode_produce_request, encode_produce_response,
 };
 use crate::records::{CompressionType, peek_compression, peek_transactional};
+use crate::runtime::profile;
 use crate::transport::Outgoing;
 
 /// First version whose topics are ids.
@@ -23,8 +26,9 @@ const TOPIC_IDS: i16 = 13;
 /// First version that may carry zstd.
 const ZSTD: i16 = 7;
 
-pub async fn begin(call: Call, body: BytesMut) -> Result<Begun, Close> {
+pub async fn begin(call: Call, body: BytesMut, timeline: &mut Timeline) -> Result<Begun, Close> {
     let request = decode_produce_request(call.version, body)?;
+    profile::mark(timeline, Stage::Decode);
     let acks = request.acks;
     let timeout_ms = u32::try_from(request.timeout_ms).unwrap_or(0);
     let (mut response, items) = route(&call, request);
@@ -35,14 +39,20 @@ pub async fn begin(call: Call, body: BytesMut) -> Result<Begun, Close> {
     if items.is_empty() {
         return finish(&call, acks, response);
     }
+    let about = about(&items);
+    let sent = Cell::new(*timeline);
     let pending = scatter(
         call.peer.shard(),
         items,
         |item: &Item<BytesMut>| item.partition,
         |partitions| {
+            let mut timeline = sent.get();
+            profile::mark(&mut timeline, Stage::Post);
+            sent.set(timeline);
             Request::Produce(Produce {
                 acks,
                 timeout_ms,
+                timeline,
                 partitions,
             })
         },
@@ -54,7 +64,12 @@ pub async fn begin(call: Call, body: BytesMut) -> Result<Begun, Close> {
             places.extend((0..topic.partitions.len()).map(|p| (t, p)));
         }
         let unpack = |reply| match reply {
-            Reply::Produce(answers) => Some(answers),
+            Reply::Produce(answers, answered) => {
+                let mut timeline = sent.get();
+                timeline.follow(&answered);
+                sent.set(timeline);
+                Some(answers)
+            }
             _ => None,
         };
         gather(pending, unpack, |slot, result| {
@@ -63,12 +78,30 @@ pub async fn begin(call: Call, body: BytesMut) -> Result<Begun, Close> {
             }
         })
         .await?;
-        match finish(&call, acks, response)? {
-            Begun::Done(outgoing) => Ok(outgoing),
-            Begun::Silent | Begun::Later(_) => Ok(Outgoing::default()),
-        }
+        let mut timeline = sent.get();
+        profile::mark(&mut timeline, Stage::Return);
+        let outgoing = match finish(&call, acks, response)? {
+            Begun::Done(outgoing) => outgoing,
+            Begun::Silent | Begun::Later(_) => Outgoing::default(),
+        };
+        profile::mark(&mut timeline, Stage::Encode);
+        Ok(Answered {
+            outgoing,
+            timeline,
+            about,
+        })
     };
-    Ok(Begun::later(second))
+    Ok(Begun::profiled(second))
+}
+
+fn about(items: &[Item<BytesMut>]) -> About {
+    let first = items.first().map(|item| item.partition);
+    About {
+        topic: first.map_or(TopicId::ZERO, |first| first.topic_id),
+        partition: first.map_or(-1, |first| first.partition.0),
+        partitions: u32::try_from(items.len()).unwrap_or(u32::MAX),
+        may_wait: 0,
+    }
 }
 
 /// Names the partitions, and prepares the response with what can be said already. Slots count the

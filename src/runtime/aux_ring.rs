@@ -120,7 +120,8 @@ impl AuxRing {
                 under_way: 0,
             }),
         });
-        glommio::spawn_local(reap(Rc::downgrade(&inner), announced)).detach();
+        let reap = reap(Rc::downgrade(&inner), announced);
+        glommio::spawn_local(super::profile::named("ring completions", reap)).detach();
         Ok(AuxRing { inner })
     }
 

@@ -2,7 +2,9 @@
 
 pub mod aux_ring;
 pub mod budget;
+pub mod clock;
 pub mod executor;
 mod lane;
 pub mod mailbox;
+pub mod profile;
 pub mod yield_budget;

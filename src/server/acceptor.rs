@@ -178,7 +178,7 @@ impl Acceptor {
             listener,
         };
         let acceptor = self.clone();
-        spawn(async move {
+        spawn("connection end", async move {
             if let Some(ended) = acceptor.hand_over(ShardId(target as u16), accepted).await {
                 // An error says that the shard is gone, and its connections with it.
                 let _ = ended.await;

@@ -22,13 +22,15 @@ use glommio::timer::Timer;
 
 use crate::base::counters::{CloseReason, ShardCounters};
 use crate::base::log_limit::LogLimit;
+use crate::base::profile::{About, Kind, Nanos, Stage, Timeline};
 use crate::broker::event::Event;
 use crate::broker::messages::{Accepted, Reply};
 use crate::broker::reply::ReplyTo;
-use crate::broker::shard::{Shard, spawn, wall_clock};
-use crate::handlers::{self, Begun, Close, Handlers, Later, Peer};
-use crate::runtime::budget::{Budget, Units};
+use crate::broker::shard::{spawn, wall_clock};
+use crate::handlers::{self, Answered, Begun, Close, Handlers, Later, Peer};
+use crate::runtime::budget::Units;
 use crate::runtime::executor;
+use crate::runtime::profile;
 use crate::transport::{
     ConnectionOptions, Control, FrameError, FrameReader, Outgoing, Part, Sender, connection,
 };
@@ -55,7 +57,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 struct Due {
     response: Response,
     api_key: i16,
-    arrived: Instant,
+    arrived: Nanos,
+    /// Up to the end of its first stage; off for requests that are not profiled.
+    timeline: Timeline,
+    /// Bytes of the request.
+    request_bytes: u64,
     /// The memory of the request, or of the answer if it is there.
     units: Option<Units>,
 }
@@ -195,14 +201,15 @@ impl ConnectionHost {
             next: Cell::new(0),
             log_limit: LogLimit::new(10, 1000),
         });
-        spawn(Self::sweep_loop(Rc::downgrade(&host)));
+        spawn("connection sweep", Self::sweep_loop(Rc::downgrade(&host)));
         host
     }
 
     /// Serves a connection until it ends; `reply` is answered then.
     pub fn serve(self: &Rc<Self>, accepted: Accepted, reply: ReplyTo) {
         let host = self.clone();
-        spawn(async move {
+        let peer = accepted.peer;
+        let serving = async move {
             let shard = host.handlers.shard.clone();
             let counters = shard.counters();
             counters.connections_accepted.inc();
@@ -211,7 +218,8 @@ impl ConnectionHost {
             counters.connections_open.dec();
             counters.closed(reason).inc();
             reply.send(Reply::Done);
-        });
+        };
+        glommio::spawn_local(profile::named_for("connection reader", peer, serving)).detach();
     }
 
     /// Closes what is silent for too long, does not read its answers, or stands still in the middle of a
@@ -278,6 +286,7 @@ impl ConnectionHost {
             listener,
             address: accepted.peer,
             budget: self.options.budget.clone(),
+            client_id: RefCell::default(),
         });
         let queue = Queue::new(control);
         let number = self.next.get();
@@ -287,11 +296,11 @@ impl ConnectionHost {
             queue.cut(CloseReason::Shutdown);
         }
         let counters = self.handlers.shard.counters();
-        let writer = glommio::spawn_local(write_loop(
-            shard,
-            self.options.budget.clone(),
-            queue.clone(),
-            sender,
+        let writing = write_loop(peer.clone(), queue.clone(), sender);
+        let writer = glommio::spawn_local(profile::named_for(
+            "connection writer",
+            peer.address,
+            writing,
         ));
         let cut = async {
             queue.cut_event.wait().await;
@@ -349,15 +358,23 @@ impl ConnectionHost {
                     return reason;
                 }
             };
-            let arrived = Instant::now();
-            counters.received_bytes.add(frame.bytes.len() as u64 + 4);
+            let arrived = profile::now(Stage::Queue);
+            let request_bytes = frame.bytes.len() as u64 + 4;
+            counters.received_bytes.add(request_bytes);
             let api_key = match frame.bytes.first_chunk() {
                 Some(key) => i16::from_be_bytes(*key),
                 None => -1,
             };
             counters.api(api_key).requests.inc();
+            let mut timeline = Timeline::OFF;
+            if Kind::of_api_key(api_key).is_some() && frame.readable != Nanos(0) {
+                timeline = Timeline::begin(frame.readable);
+                timeline.mark(Stage::Receive, frame.complete);
+                timeline.mark(Stage::Queue, arrived);
+            }
             let mut units = frame.units;
-            let response = match handlers::begin(peer, frame.bytes, &mut units).await {
+            let begun = handlers::begin(peer, frame.bytes, &mut units, &mut timeline).await;
+            let response = match begun {
                 Ok(Begun::Silent) => continue,
                 Ok(Begun::Done(outgoing)) => Response::Ready(outgoing),
                 Ok(Begun::Later(later)) => Response::Later(later),
@@ -382,6 +399,8 @@ impl ConnectionHost {
                 response,
                 api_key,
                 arrived,
+                timeline,
+                request_bytes,
                 units,
             });
             queue.filled.set();
@@ -399,17 +418,12 @@ impl ConnectionHost {
 }
 
 /// Sends responses in order until the reader has ended and all are sent, or the connection is cut.
-async fn write_loop(
-    shard: Rc<Shard>,
-    budget: Budget,
-    queue: Rc<Queue>,
-    mut sender: Sender,
-) -> Option<CloseReason> {
+async fn write_loop(peer: Rc<Peer>, queue: Rc<Queue>, mut sender: Sender) -> Option<CloseReason> {
     let abort = async {
         queue.abort_event.wait().await;
         Some(CloseReason::Shutdown)
     };
-    let sending = send_all(&shard, &budget, &queue, &mut sender);
+    let sending = send_all(&peer, &queue, &mut sender);
     let reason = future::or(sending, abort).await;
     let reason = reason.map(|reason| queue.cut.get().unwrap_or(reason));
     queue.writer_done.set(true);
@@ -420,13 +434,8 @@ async fn write_loop(
     reason
 }
 
-async fn send_all(
-    shard: &Shard,
-    budget: &Budget,
-    queue: &Queue,
-    sender: &mut Sender,
-) -> Option<CloseReason> {
-    let counters = shard.counters();
+async fn send_all(peer: &Peer, queue: &Queue, sender: &mut Sender) -> Option<CloseReason> {
+    let counters = peer.shard().counters();
     loop {
         let next = queue.due.borrow_mut().pop_front();
         let Some(due) = next else {
@@ -443,14 +452,21 @@ async fn send_all(
             .unsent_bytes
             .set(queue.unsent_bytes.get() - ready_bytes);
         let mut units = due.units;
+        let (mut timeline, mut about) = (due.timeline, About::default());
         let outgoing = match due.response {
             Response::Ready(outgoing) => outgoing,
             Response::Later(later) => match later.await {
-                Ok(outgoing) => {
+                Ok(answered) => {
+                    let outgoing;
+                    Answered {
+                        outgoing,
+                        timeline,
+                        about,
+                    } = answered;
                     // The request is done with: what it held is free before the client has read the
                     // answer. That is held as far as there is room: it exists already.
                     drop(units.take());
-                    units = budget.try_reserve_ahead(outgoing.memory_bytes());
+                    units = peer.budget.try_reserve_ahead(outgoing.memory_bytes());
                     outgoing
                 }
                 Err(close) => return Some(close_reason(&close)),
@@ -474,10 +490,19 @@ async fn send_all(
         }
         drop(units);
         queue.sending_since.set(None);
-        let now = Instant::now();
-        let took = now.saturating_duration_since(arrived).as_micros();
-        let took = u64::try_from(took).unwrap_or(u64::MAX);
-        counters.api(api_key).duration.record_us(took);
+        let now = profile::now(Stage::Send);
+        counters
+            .api(api_key)
+            .duration
+            .record_us(now.since(arrived) / 1_000);
+        if let Some(kind) = Kind::of_api_key(api_key) {
+            timeline.mark(Stage::Send, now);
+            let client_id = peer.client_id.borrow();
+            profile::finish(kind, &timeline, &about, || {
+                let client_id = client_id.as_deref().unwrap_or_default();
+                (client_id, peer.address, [due.request_bytes, len])
+            });
+        }
         queue.drained.set();
     }
 }

@@ -26,6 +26,7 @@ use tokio::task::LocalSet;
 
 use crate::base::counters::ShardCounters;
 use crate::base::listeners::{HostPort, Listener};
+use crate::base::profile::ShardProfile;
 use crate::base::settings::NodeSettings;
 use crate::base::{BrokerId, ProducerId};
 use crate::broker::config_rules::TableRules;
@@ -35,7 +36,7 @@ use crate::broker::messages::{Checkpoint, Reply, Request};
 use crate::broker::shard::wall_clock;
 use crate::controller::BrokerStart;
 use crate::controller::quorum::{ControllerService, Quorum};
-use crate::metadata::{DirectoryId, Endpoint as Advertised};
+use crate::metadata::{DirectoryId, Endpoint as Advertised, Image};
 use crate::runtime::executor::{ShardOptions, spawn_shards};
 use crate::runtime::mailbox::{Bounds, mailbox};
 use crate::server::data;
@@ -82,6 +83,21 @@ impl NodeView {
     /// Every partition as it is now: asks the shards.
     pub async fn partitions(&self) -> Vec<Checkpoint> {
         checkpoints(&self.host).await
+    }
+
+    /// Where the time went, by shard; empty if the profiler is switched off.
+    pub async fn profile(&self) -> Vec<ShardProfile> {
+        let replies = self.host.to_all(|| Request::Profile).await;
+        let told = replies.into_iter().filter_map(|reply| match reply {
+            Reply::Profile(told) => told.map(|told| *told),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    /// The metadata as it is now.
+    pub fn image(&self) -> Arc<Image> {
+        self.host.service().image()
     }
 }
 

@@ -18,6 +18,7 @@ use crate::runtime::aux_ring::AuxRing;
 use crate::runtime::budget::Budget;
 use crate::runtime::executor::spawn_latency;
 use crate::runtime::mailbox::EndpointSeed;
+use crate::runtime::profile;
 use crate::server::acceptor::Acceptor;
 use crate::server::connection::ConnectionHost;
 use crate::server::memory::MemoryPlan;
@@ -41,6 +42,9 @@ pub struct ShardSeed {
 
 /// Runs one shard until the node stops. An error is one line for the operator.
 pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
+    if seed.settings.profile_enable {
+        profile::start();
+    }
     let endpoint = seed.endpoint.bind();
     let ring = AuxRing::new().map_err(|e| format!("shard {number}: no auxiliary ring: {e}"))?;
     let directories = Directories::new(seed.directories, ShardOffload::new(ring.clone()));
@@ -86,7 +90,7 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
                     Request::Connection(accepted) => host.serve(accepted, reply),
                     Request::Accept => {
                         for (index, bound) in accept.take().into_iter().flatten().enumerate() {
-                            spawn(acceptor.clone().run(index, bound.listen()));
+                            spawn("acceptor", acceptor.clone().run(index, bound.listen()));
                         }
                         reply.send(Reply::Done);
                     }
@@ -94,7 +98,7 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
                     Request::Drain => {
                         shard.begin_stop();
                         let host = host.clone();
-                        spawn(async move {
+                        spawn("drain", async move {
                             host.drain().await;
                             reply.send(Reply::Done);
                         });
@@ -102,7 +106,7 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
                     Request::Stop => {
                         let shard = shard.clone();
                         let stopped = stopped.clone();
-                        spawn(async move {
+                        spawn("stop", async move {
                             let done = shard.finish_stop().await;
                             reply.send(done);
                             stopped.set();
@@ -113,7 +117,7 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
             }
         }
     };
-    let receive = spawn_latency(receive);
+    let receive = spawn_latency(profile::named("mailbox receiver", receive));
     stopped.wait().await;
     receive.cancel().await;
     Ok(())

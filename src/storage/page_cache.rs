@@ -16,7 +16,9 @@ use rustix::fs::FallocateFlags;
 use rustix::io::ReadWriteFlags;
 
 use super::disk::{DirEntry, Disk, LogFile, LogSlice, MAX_WRITE_BUFFERS, Offload, OpenMode};
+use crate::base::profile::Gauged;
 use crate::base::{FileSlice, Timestamp};
+use crate::runtime::profile;
 
 /// Most bytes in one `pwritev`: larger calls cost ten times as much, and hold up the shard.
 const MAX_WRITE_BYTES: usize = 1024 * 1024;
@@ -129,22 +131,21 @@ impl<O: Offload + std::fmt::Debug> LogFile for PageCacheFile<O> {
 impl<O: Offload> PageCacheFile<O> {
     async fn read_cold(&self, position: u64, len: usize) -> io::Result<Vec<u8>> {
         let file = self.file.clone();
-        self.offload
-            .run(move || {
-                let mut buffer = vec![0; len];
-                let mut read = 0;
-                while read < len {
-                    match rustix::io::pread(&*file, &mut buffer[read..], position + read as u64) {
-                        Ok(0) => break,
-                        Ok(n) => read += n,
-                        Err(rustix::io::Errno::INTR) => {}
-                        Err(error) => return Err(error.into()),
-                    }
+        let read = self.offload.run(move || {
+            let mut buffer = vec![0; len];
+            let mut read = 0;
+            while read < len {
+                match rustix::io::pread(&*file, &mut buffer[read..], position + read as u64) {
+                    Ok(0) => break,
+                    Ok(n) => read += n,
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
                 }
-                buffer.truncate(read);
-                Ok(buffer)
-            })
-            .await
+            }
+            buffer.truncate(read);
+            Ok(buffer)
+        });
+        profile::measure(Gauged::DiskRead, read).await
     }
 }
 
@@ -153,9 +154,12 @@ fn pwritev_all(file: &File, slices: &mut [IoSlice<'_>], position: u64) -> io::Re
     let mut left: &mut [IoSlice<'_>] = slices;
     let mut written = 0u64;
     while !left.is_empty() {
-        match rustix::io::pwritev(file, left, position + written) {
+        let at = position + written;
+        let call = || rustix::io::pwritev(file, left, at);
+        match profile::measure_now(Gauged::WriteTime, call) {
             Ok(0) => break,
             Ok(n) => {
+                profile::record(Gauged::WriteBytes, n as u64);
                 written += n as u64;
                 IoSlice::advance_slices(&mut left, n);
             }

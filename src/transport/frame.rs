@@ -18,8 +18,10 @@ use bytes::{Buf, BytesMut};
 
 use super::connection::{ConnectionOptions, Socket};
 use super::receive::ReceivePool;
+use crate::base::profile::{Nanos, Stage};
 use crate::runtime::budget::{Budget, FrameClaim, Stalled, Units};
 use crate::runtime::executor;
+use crate::runtime::profile;
 use crate::runtime::yield_budget::YieldBudget;
 
 /// Bytes received at once, at most.
@@ -37,6 +39,10 @@ pub struct Frame {
     pub bytes: BytesMut,
     /// To be kept as long as the bytes are.
     pub units: Units,
+    /// When its first byte was there to be received, and when its last one had been. 0 where the shard
+    /// is not profiled.
+    pub readable: Nanos,
+    pub complete: Nanos,
 }
 
 /// Why no frame comes; the connection is to be closed.
@@ -71,6 +77,10 @@ pub struct FrameReader {
     partial: Option<Partial>,
     yields: YieldBudget,
     yield_due: bool,
+    /// The last receive: when its bytes were there, and when it was done.
+    last_receive: (Nanos, Nanos),
+    /// When the first byte of the current frame was there.
+    readable: Option<Nanos>,
 }
 
 /// A frame that has arrived in part.
@@ -103,6 +113,8 @@ impl FrameReader {
             partial: None,
             yields: YieldBudget::default(),
             yield_due: false,
+            last_receive: Default::default(),
+            readable: None,
         }
     }
 
@@ -139,6 +151,9 @@ impl FrameReader {
         let length = match self.length {
             Some(length) => length,
             None => {
+                if !self.received.is_empty() {
+                    self.readable.get_or_insert(self.last_receive.0);
+                }
                 while self.head_bytes < 4 && !self.received.is_empty() {
                     self.head[self.head_bytes] = self.received.get_u8();
                     self.head_bytes += 1;
@@ -160,10 +175,8 @@ impl FrameReader {
         };
         if let Some(partial) = self.partial.take_if(|p| p.filled == length) {
             self.length = None;
-            return Ok(Some(Frame {
-                bytes: self.pool.hand_out(partial.buffer, length),
-                units: partial.claim.finish(),
-            }));
+            let bytes = self.pool.hand_out(partial.buffer, length);
+            return Ok(Some(self.frame(bytes, partial.claim.finish())));
         }
         if self.partial.is_some() || self.received.len() < length {
             self.drop_received_if_empty();
@@ -176,7 +189,17 @@ impl FrameReader {
             None => unreachable!("what is received was reserved"),
         };
         self.drop_received_if_empty();
-        Ok(Some(Frame { bytes, units }))
+        Ok(Some(self.frame(bytes, units)))
+    }
+
+    fn frame(&mut self, bytes: BytesMut, units: Units) -> Frame {
+        let (readable, complete) = self.last_receive;
+        Frame {
+            bytes,
+            units,
+            readable: self.readable.take().unwrap_or(readable),
+            complete,
+        }
     }
 
     fn drop_received_if_empty(&mut self) {
@@ -213,6 +236,7 @@ impl FrameReader {
             },
         };
         let mut window = window;
+        let readable = profile::recent();
         let socket = &self.socket;
         let received = self.pool.receive(window.bytes() as usize, |into| {
             match socket.poll_read(cx, into) {
@@ -224,6 +248,7 @@ impl FrameReader {
         match received {
             Ok(received) => {
                 executor::count_turn();
+                self.last_receive = (readable, profile::stamp(Stage::Receive));
                 let bytes = received.len();
                 window.shrink_to(bytes as u64);
                 self.received = received;
@@ -297,6 +322,8 @@ impl FrameReader {
         })
         .await?;
         executor::count_turn();
+        let readable = profile::recent();
+        self.last_receive = (readable, profile::stamp(Stage::Receive));
         partial.filled += bytes;
         partial.claim.progressed();
         // Bytes count when their frame is whole; between, a large frame must not run on for ever.

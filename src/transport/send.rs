@@ -21,8 +21,10 @@ use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use super::connection::Socket;
 use super::outgoing::{Outgoing, Part};
 use crate::base::file_slice::FileSlice;
+use crate::base::profile::Gauged;
 use crate::runtime::aux_ring::AuxRing;
 use crate::runtime::executor;
+use crate::runtime::profile;
 use crate::runtime::yield_budget::YieldBudget;
 
 /// Bytes of a file that are sent at once.
@@ -191,6 +193,7 @@ impl Sender {
             Ok(0) => Err(SendError::FileTruncated),
             Ok(sent) => {
                 self.socket.sent.set(self.socket.sent.get() + sent as u64);
+                profile::record(Gauged::SendfileBytes, sent as u64);
                 Ok(u32::try_from(sent).unwrap_or(bytes))
             }
             Err(Errno::AGAIN) => {
@@ -217,9 +220,9 @@ impl Sender {
         // A smaller pipe, where the user's limit of pipe memory is reached, only takes less at once.
         let _ = rustix::pipe::fcntl_setpipe_size(&inlet, PIECE_BYTES as usize);
         let inlet = Rc::new(inlet);
-        let piped = ring
-            .splice_to_pipe(file.clone(), position, inlet, bytes)
-            .await?;
+        let splice = ring.splice_to_pipe(file.clone(), position, inlet, bytes);
+        let piped = profile::measure(Gauged::DiskRead, splice).await?;
+        profile::record(Gauged::SpliceBytes, piped.into());
         if piped == 0 {
             return Err(SendError::FileTruncated);
         }

@@ -89,16 +89,29 @@ impl Node {
         fs::write(path, "5").expect("our own child");
     }
 
-    /// A series of `/metrics`, 0 if it is not there.
-    pub fn metric(&self, series: &str) -> f64 {
+    /// Address of the HTTP server.
+    pub fn http(&self) -> String {
+        format!("127.0.0.1:{}", self.http)
+    }
+
+    /// The whole answer to a GET.
+    pub fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.http)).expect("the HTTP port");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .expect("sent");
-        let mut page = String::new();
-        stream.read_to_string(&mut page).expect("a page");
-        page.lines()
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// A series of `/metrics`, 0 if it is not there.
+    pub fn metric(&self, series: &str) -> f64 {
+        self.get("/metrics")
+            .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
             .map_or(0.0, |value| value.trim().parse().expect("a number"))
     }

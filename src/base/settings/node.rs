@@ -151,6 +151,8 @@ pub struct NodeSettings {
     pub logging_format: LogFormat,
     /// Whether `/metrics` has series a partition.
     pub metrics_partitions: bool,
+    /// Whether the shards measure where time goes.
+    pub profile_enable: bool,
     /// Partitions this node may hold.
     pub max_partitions: u32,
 
@@ -336,6 +338,7 @@ impl NodeSettings {
                 _ => LogFormat::Text,
             },
             metrics_partitions: layers.boolean("ringspun.metrics.partitions"),
+            profile_enable: layers.boolean("ringspun.profile.enable"),
             max_partitions: layers.u32("ringspun.max.partitions"),
             layers,
         }

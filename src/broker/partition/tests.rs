@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use super::*;
+use crate::base::profile::Timeline;
 use crate::base::settings::NodeSettings;
 use crate::base::{BrokerId, PartitionIndex, TopicId};
 use crate::broker::messages::{Answer, Fetch, Reply};
@@ -77,7 +78,7 @@ impl Sent {
     /// The base offset or the error, if it was answered by now.
     fn answer(&mut self) -> Option<Result<i64, String>> {
         let reply = poll(&mut self.reply)?.expect("answered, not dropped");
-        let Reply::Produce(mut answers) = reply else {
+        let Reply::Produce(mut answers, _) = reply else {
             panic!("a produce is answered as one");
         };
         assert_eq!(answers.len(), 1);
@@ -93,7 +94,7 @@ fn send(partition: &Partition<MemoryDisk>, acks: i16, now: Timestamp) -> Sent {
     builder.append(now, None, Some(b"value"), &[]);
     let records = BytesMut::from(&builder.build()[..]);
     let (sender, receiver) = reply::local();
-    let op = ProduceOp::new(1, ReplyTo::Local(sender));
+    let op = ProduceOp::new(1, ReplyTo::Local(sender), Timeline::OFF);
     let appended = partition
         .append(records, acks, now, &mut Scratch::default())
         .unwrap();
@@ -140,13 +141,14 @@ fn with_flush_messages_1_a_record_is_invisible_until_its_fsync_has_ended() {
     let mut fetch_reply = Box::pin(receiver);
     let fetch = Rc::new(Fetch {
         id: 0,
+        timeline: Timeline::OFF,
         partitions: Vec::new(),
         min_bytes: 1,
         max_bytes: 1 << 20,
         deadline: Some(Instant::now()),
         read_committed: false,
     });
-    let fetch = FetchOp::new(0, fetch, 0, ReplyTo::Local(sender));
+    let fetch = FetchOp::new(0, fetch, 0, Timeline::OFF, ReplyTo::Local(sender));
     partition.watch(&fetch);
     let mut leader = send(&partition, ACKS_LEADER, NOW);
     let mut all = send(&partition, ACKS_ALL, NOW);

@@ -14,13 +14,15 @@ pub(super) const ROWS: &[Setting] = &[
     long("ringspun.request.stall.timeout.ms").default("10000").at_least(1).ms().low()
         .doc("Time after which a request that has arrived in part and no longer grows is given up while others wait for memory."),
     string("ringspun.http.listener").default("127.0.0.1:9644").high()
-        .doc("Address of health checks and metrics, host:port; empty for none."),
+        .doc("Address of health checks, metrics and profile, host:port; empty for none."),
     string("ringspun.logging.level").default("info").non_empty()
         .doc("What is logged: error, warn, info, debug or trace, also by module (info,ringspun::storage=debug)."),
     string("ringspun.logging.format").default("text").one_of(&["text", "json"])
         .doc("How log lines look."),
     boolean("ringspun.metrics.partitions").default("false")
         .doc("Whether /metrics has series for each partition."),
+    boolean("ringspun.profile.enable").default("true").low()
+        .doc("Whether the times of requests and tasks are measured; off is for measuring what that costs."),
     int("ringspun.max.partitions").default("100000").at_least(1).high()
         .doc("Partitions this node may hold; topics beyond it are refused."),
 ];
