@@ -21,6 +21,7 @@ use ringspun::admin::profile::{ProfileSource, Profiler, Sample};
 use ringspun::base::listeners::{self, HostPort};
 use ringspun::base::settings::{self, Inputs, Loaded};
 use ringspun::broker::loggers::Loggers;
+use ringspun::runtime::executor;
 use ringspun::server::logging;
 use ringspun::server::node::{self, LocalFuture, NodeView, Watcher};
 use ringspun::server::signals::StopSignals;
@@ -57,6 +58,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    executor::prepare_process();
+    // A huge page for every thread's first few objects is most of what an idle process would hold. The
+    // allocator does not ask for them; some machines give them unasked.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         // --help and --version come as errors too, with what to print on standard output.

@@ -3,12 +3,14 @@
 
 mod broker;
 
+use std::cell::OnceCell;
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -17,9 +19,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::util::Timeout;
 
 use broker::{Broker, Kind, packages};
 
@@ -43,14 +44,21 @@ fn start(folder: &Path, settings: &[(&str, &str)]) -> Broker {
 struct Client {
     config: ClientConfig,
     runtime: tokio::runtime::Runtime,
+    /// Made with the first record.
+    producer: OnceCell<OneByOne>,
 }
 
-/// What became of the records of one call, in their order: the offset, or why not.
-#[derive(Default)]
-struct Outcomes(std::sync::Mutex<Vec<Result<i64, RDKafkaErrorCode>>>);
+/// A producer whose records are waited for one by one. Its own thread polls: `flush` of the crate, and
+/// `poll`, look again only after a tenth of a second, which is what a record took.
+struct OneByOne {
+    producer: ThreadedProducer<Context>,
+    outcomes: mpsc::Receiver<Outcome>,
+}
 
-#[derive(Clone, Default)]
-struct Context(std::sync::Arc<Outcomes>);
+/// What became of a record: its offset, or why not.
+type Outcome = Result<i64, RDKafkaErrorCode>;
+
+struct Context(mpsc::Sender<Outcome>);
 
 impl rdkafka::ClientContext for Context {
     fn log(&self, _: rdkafka::config::RDKafkaLogLevel, _: &str, _: &str) {}
@@ -65,7 +73,8 @@ impl ProducerContext for Context {
             Ok(message) => Ok(message.offset()),
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap()),
         };
-        self.0.0.lock().unwrap().push(outcome);
+        // Nobody waits at the end of a test.
+        let _ = self.0.send(outcome);
     }
 }
 
@@ -80,7 +89,26 @@ impl Client {
             .enable_all()
             .build()
             .unwrap();
-        Self { config, runtime }
+        Self {
+            config,
+            runtime,
+            producer: OnceCell::new(),
+        }
+    }
+
+    fn producer(&self) -> &OneByOne {
+        self.producer.get_or_init(|| {
+            let (sender, outcomes) = mpsc::channel();
+            let producer = self
+                .config
+                .clone()
+                .set("acks", "all")
+                .set("linger.ms", "0")
+                .set("retries", "0")
+                .create_with_context(Context(sender))
+                .unwrap();
+            OneByOne { producer, outcomes }
+        })
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {
@@ -120,23 +148,13 @@ impl Client {
         partition: i32,
         values: &[Vec<u8>],
     ) -> Result<(), RDKafkaErrorCode> {
-        let context = Context::default();
-        let producer: BaseProducer<Context> = self
-            .config
-            .clone()
-            .set("acks", "all")
-            .set("linger.ms", "0")
-            .set("retries", "0")
-            .create_with_context(context.clone())
-            .unwrap();
+        let OneByOne { producer, outcomes } = self.producer();
         for value in values {
             let record = BaseRecord::<(), [u8]>::to(topic)
                 .partition(partition)
                 .payload(value);
             producer.send(record).map_err(|(e, _)| e).unwrap();
-            producer.flush(Timeout::Never).unwrap();
-            let outcome = context.0.0.lock().unwrap().pop().unwrap();
-            outcome?;
+            outcomes.recv().unwrap()?;
         }
         Ok(())
     }

@@ -33,9 +33,9 @@ pub struct OpenSummary {
     pub offline: usize,
 }
 
-/// Partitions that are opened, made or deleted at once on a shard: each is a few calls to the helper
+/// Partitions that are opened, made, deleted or closed at once on a shard: each is a few calls to the helper
 /// thread, which sleeps between two of one partition, and works between those of many.
-const OPEN_AT_ONCE: usize = 16;
+const AT_ONCE: usize = 16;
 
 /// What came of opening a partition.
 enum Opened {
@@ -79,7 +79,7 @@ impl Shard {
             let (shard, image) = (self.clone(), image.clone());
             async move { shard.open(&image, &topic, key).await }
         });
-        at_once(OPEN_AT_ONCE, jobs, |opened| {
+        at_once(AT_ONCE, jobs, |opened| {
             done += 1;
             match opened {
                 Opened::Serves { recovered } => {
@@ -206,7 +206,7 @@ impl Shard {
             let shard = self.clone();
             async move { shard.delete(key).await }
         });
-        at_once(OPEN_AT_ONCE, jobs.collect::<Vec<_>>(), |()| ()).await;
+        at_once(AT_ONCE, jobs.collect::<Vec<_>>(), |()| ()).await;
         let added = delta
             .partitions_added
             .iter()
@@ -341,21 +341,23 @@ impl Shard {
     /// close cleanly, or was not open.
     pub(crate) async fn close_partitions(self: &Rc<Self>) -> BTreeSet<usize> {
         let mut unclean: BTreeSet<usize> = self.offline().values().map(|o| o.directory).collect();
-        for partition in self.all_partitions() {
-            if partition.log.failure().is_some() {
-                unclean.insert(partition.directory);
-                continue;
-            }
-            if let Err(error) = partition.log.close(wall_clock()).await {
-                unclean.insert(partition.directory);
-                tracing::error!(
-                    topic = %partition.topic,
-                    partition = partition.key.partition.0,
-                    "log could not be closed cleanly: {error}"
-                );
-            }
-            crate::runtime::executor::yield_now().await;
-        }
+        let jobs = self
+            .all_partitions()
+            .into_iter()
+            .map(|partition| async move {
+                if partition.log.failure().is_some() {
+                    return Err(partition.directory);
+                }
+                partition.log.close(wall_clock()).await.map_err(|error| {
+                    tracing::error!(
+                        topic = %partition.topic,
+                        partition = partition.key.partition.0,
+                        "log could not be closed cleanly: {error}"
+                    );
+                    partition.directory
+                })
+            });
+        at_once(AT_ONCE, jobs, |closed| unclean.extend(closed.err())).await;
         unclean
     }
 }

@@ -28,6 +28,8 @@ use glommio::{
     TaskQueueHandle,
 };
 
+use rustix::thread::{CpuSet, MembarrierCommand, membarrier, sched_setaffinity};
+
 use super::lane::Bell;
 
 /// How often the watchdog looks.
@@ -87,6 +89,15 @@ impl<T: Send + 'static> Shards<T> {
     }
 }
 
+/// To be called while the process has one thread, before [`spawn_shards`].
+///
+/// Executors register for membarrier(2). The first to do so waits until every core has passed through a
+/// quiet state, which takes many milliseconds as soon as there is a second thread, and nothing before. A
+/// kernel that refuses is asked again by them.
+pub fn prepare_process() {
+    let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
+}
+
 /// Starts a shard for each of `inputs`, on `cores` in turn: there may be more shards than cores.
 ///
 /// `run` is the shard's main future; the shard ends with it. `run` gets the shard's number.
@@ -110,13 +121,19 @@ where
         let heart = Arc::new(Heart::new());
         watched.push(heart.clone());
         let run = run.clone();
-        let handle = LocalExecutorBuilder::new(Placement::Fixed(cores[shard % cores.len()]))
+        let core = cores[shard % cores.len()];
+        // glommio's own pinning reads the description of every CPU, twice for each executor. The thread
+        // pins itself instead; its helper, which is there by then, stays free.
+        let handle = LocalExecutorBuilder::new(Placement::Unbound)
             .name(&options.name)
             .io_memory(options.io_memory)
             .ring_depth(options.ring_depth)
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
             .spawn(move || async move {
                 IS_SHARD.set(true);
+                if let Err(error) = pin_to(core) {
+                    tracing::warn!("shard {shard} is not pinned to CPU {core}: {error}");
+                }
                 let beats = spawn_latency(beat(heart.clone()));
                 HEART.set(Some(heart));
                 let result = run(shard, input).await;
@@ -134,6 +151,15 @@ where
         handles,
         watchdog: Watchdog::start(watched),
     })
+}
+
+fn pin_to(core: usize) -> std::io::Result<()> {
+    let mut set = CpuSet::new();
+    if core >= CpuSet::MAX_CPU {
+        return Err(std::io::Error::other("there is no such CPU"));
+    }
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// The time, for machines that take it as an argument.

@@ -12,13 +12,12 @@ use crate::broker::offload::{Directory, Points};
 use crate::controller::FoundTopic;
 use crate::metadata::Image;
 use crate::server::data_dir::{DataDir, DataDirs};
-use crate::storage::AllocationBudget;
 use crate::storage::checkpoint::{
     LOG_START_OFFSET_CHECKPOINT, Offsets, RECOVERY_POINT_CHECKPOINT, REPLICATION_OFFSET_CHECKPOINT,
     decode_offsets, decode_partition_metadata, encode_offsets, encode_partition_metadata,
 };
-use crate::storage::epoch_cache::{EpochCache, LEADER_EPOCH_CHECKPOINT};
 use crate::storage::names::{self, Folder, PARTITION_METADATA};
+use crate::storage::{AllocationBudget, Inline, PageCache, log_dir};
 
 /// Bytes that the logs of one directory may have allocated ahead of what is written.
 const ALLOCATED_AHEAD_BYTES: u64 = 4 << 30;
@@ -111,8 +110,8 @@ fn named(path: &Path, error: io::Error) -> io::Error {
 
 /// The last leader epoch that a log has records of.
 fn last_epoch(folder: &Path) -> Option<LeaderEpoch> {
-    let bytes = fs::read(folder.join(LEADER_EPOCH_CHECKPOINT)).ok()?;
-    EpochCache::decode(&bytes).ok()?.latest_epoch()
+    let disk = PageCache::new(Inline);
+    futures_lite::future::block_on(log_dir::last_epoch(&disk, folder))
 }
 
 /// What the checkpoint files say, by folder name. One that cannot be read is as if it were not there:

@@ -11,10 +11,15 @@ use super::checkpoint::{
     decode_offsets, decode_partition_metadata, encode_clean_shutdown, encode_offsets,
     encode_partition_metadata,
 };
-use super::disk::Disk;
+use super::disk::{Disk, OpenMode};
+use super::epoch_cache::{EpochCache, LEADER_EPOCH_CHECKPOINT};
 use super::error::{Failure, LogError, Operation};
-use super::names::{CLEAN_SHUTDOWN, Folder, PARTITION_METADATA, parse_folder};
-use crate::base::{Offset, PartitionIndex, TopicId};
+use super::names::{
+    CLEAN_SHUTDOWN, FileKind, Folder, PARTITION_METADATA, parse_file_name, parse_folder,
+};
+use super::scan::{CheckedScan, Scanned};
+use super::segment::{HeaderWalk, Step};
+use crate::base::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 /// Largest checkpoint that is read: room for a million partitions.
 const MAX_CHECKPOINT_BYTES: usize = 256 * 1024 * 1024;
@@ -118,6 +123,52 @@ async fn read_offsets<D: Disk>(
     };
     bad.push((path, problem));
     Offsets::new()
+}
+
+/// The greatest leader epoch that a partition's folder knows of: in `leader-epoch-checkpoint`, which a
+/// broker that was killed may not have written, or in the batches at the end of the log. `None` if there
+/// are none, or nothing can be read.
+pub async fn last_epoch<D: Disk>(disk: &D, partition_dir: &Path) -> Option<LeaderEpoch> {
+    let path = partition_dir.join(LEADER_EPOCH_CHECKPOINT);
+    let checkpoint = match disk.read_file(&path, MAX_CHECKPOINT_BYTES).await {
+        Ok(bytes) => EpochCache::decode(&bytes).unwrap_or_default(),
+        Err(_) => EpochCache::new(),
+    };
+    let in_checkpoint = checkpoint.latest_epoch();
+    in_checkpoint.max(last_epoch_in_log(disk, partition_dir).await)
+}
+
+/// The greatest leader epoch of the batches in the last segment that has one. Epochs ascend along a log.
+async fn last_epoch_in_log<D: Disk>(disk: &D, partition_dir: &Path) -> Option<LeaderEpoch> {
+    let mut names = disk.list(partition_dir).await.ok()?;
+    names.retain(|entry| matches!(parse_file_name(&entry.name), Some((_, FileKind::Log))));
+    for entry in names.iter().rev().filter(|entry| entry.len > 0) {
+        let path = partition_dir.join(&entry.name);
+        let Ok(file) = disk.open(&path, OpenMode::Read).await else {
+            continue;
+        };
+        let mut last = None;
+        let mut walk = HeaderWalk::new(file.clone(), 0, entry.len);
+        while let Ok(Step::Batch { position, header }) = walk.next().await {
+            let epoch = Some(header.partition_leader_epoch).filter(|epoch| epoch.0 >= 0);
+            if epoch <= last {
+                continue;
+            }
+            // What looks like a batch behind the end of the log must not set an epoch.
+            let end = position + header.size_in_bytes() as u64;
+            if !matches!(
+                CheckedScan::at(file.clone(), position, end).next().await,
+                Ok(Scanned::Batch { .. })
+            ) {
+                break;
+            }
+            last = epoch;
+        }
+        if last.is_some() {
+            return last;
+        }
+    }
+    None
 }
 
 /// Writes one of the offset checkpoints, atomically and durably.

@@ -44,6 +44,14 @@ impl<F: LogFile> CheckedScan<F> {
         }
     }
 
+    /// One of the bytes between two positions.
+    pub(super) fn at(file: F, position: u64, end: u64) -> Self {
+        Self {
+            position,
+            ..Self::new(file, end, 0)
+        }
+    }
+
     pub(super) async fn next(&mut self) -> io::Result<Scanned> {
         let position = self.position;
         if position >= self.end {

@@ -45,6 +45,7 @@ on_every_back_end! {
     a_data_directory_is_scanned
     log_append_time_is_written_into_the_batch
     epochs_end_where_the_next_begins
+    the_last_epoch_is_found_in_the_log_where_the_checkpoint_lacks_it
 }
 
 fn fill<D: Disk>(log: &Log<D>, batches: std::ops::Range<u64>) -> Vec<(u64, usize)> {
@@ -622,4 +623,40 @@ fn epochs_end_where_the_next_begins<D: Disk>(disk: D, data: &Path) {
     run(log.close(NOW)).unwrap();
     let (log, _) = open(&disk, data, &settings(), options(true));
     check(&log);
+}
+
+fn the_last_epoch_is_found_in_the_log_where_the_checkpoint_lacks_it<D: Disk>(disk: D, data: &Path) {
+    let dir = data.join("topic-0");
+    let last = |disk: &D| run(log_dir::last_epoch(disk, &dir));
+    let checkpoint = dir.join(epoch_cache::LEADER_EPOCH_CHECKPOINT);
+    let log = create(&disk, data, &settings());
+    assert_eq!(last(&disk), None);
+    for epoch in [2, 2, 5] {
+        stage_at(&log, batch(0, 3, NOW.0), LeaderEpoch(epoch), NOW).unwrap();
+    }
+    run(log.write_staged(NOW)).unwrap();
+    let end = log.size_bytes();
+    run(log.close(NOW)).unwrap();
+    assert_eq!(last(&disk), Some(LeaderEpoch(5)));
+    // As whoever was killed before it wrote the checkpoint leaves it.
+    run(disk.replace_file(&checkpoint, b"0\n1\n2 0\n")).unwrap();
+    assert_eq!(last(&disk), Some(LeaderEpoch(5)));
+    run(disk.remove_file(&checkpoint)).unwrap();
+    assert_eq!(last(&disk), Some(LeaderEpoch(5)));
+    // A leader that was elected and has written nothing.
+    run(disk.replace_file(&checkpoint, b"0\n2\n2 0\n7 9\n")).unwrap();
+    assert_eq!(last(&disk), Some(LeaderEpoch(7)));
+    run(disk.replace_file(&checkpoint, b"0\n1\n2 0\n")).unwrap();
+    // What only looks like a batch.
+    let mut torn = batch(0, 3, NOW.0);
+    torn[..8].copy_from_slice(&9i64.to_be_bytes());
+    torn[12..16].copy_from_slice(&1000i32.to_be_bytes());
+    let last_byte = torn.len() - 1;
+    torn[last_byte] ^= 1;
+    write_at(&disk, &log_path(data, 0), end, &torn);
+    assert_eq!(last(&disk), Some(LeaderEpoch(5)));
+    // The active segment may be empty.
+    let next = dir.join(names::file_name(Offset(9), names::FileKind::Log));
+    run(disk.open(&next, OpenMode::Create)).unwrap();
+    assert_eq!(last(&disk), Some(LeaderEpoch(5)));
 }
