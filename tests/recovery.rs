@@ -120,12 +120,16 @@ impl Client {
         for (name, value) in settings {
             new = new.set(name, value);
         }
-        let done = self.admin().create_topics([&new], &AdminOptions::new());
+        // It answers only while it lives.
+        let admin = self.admin();
+        let done = admin.create_topics([&new], &AdminOptions::new());
         self.runtime.block_on(done).unwrap().remove(0).unwrap();
     }
 
     fn delete(&self, topic: &str) {
-        let done = self.admin().delete_topics(&[topic], &AdminOptions::new());
+        // It answers only while it lives.
+        let admin = self.admin();
+        let done = admin.delete_topics(&[topic], &AdminOptions::new());
         self.runtime.block_on(done).unwrap().remove(0).unwrap();
     }
 
@@ -137,7 +141,9 @@ impl Client {
             before => Offset::Offset(before),
         };
         list.add_partition_offset(topic, partition, before).unwrap();
-        let done = self.admin().delete_records(&list, &AdminOptions::new());
+        // It answers only while it lives.
+        let admin = self.admin();
+        let done = admin.delete_records(&list, &AdminOptions::new());
         self.runtime.block_on(done).unwrap();
     }
 
