@@ -16,6 +16,7 @@ const DROP_FROM_BYTES: usize = 8 * 1024;
 /// What is read at once where batches are dropped: the next header and a little more.
 const PEEK_BYTES: usize = 512;
 const READ_BYTES: usize = 256 * 1024;
+const READS_AT_ONCE: usize = 64;
 /// A batch claimed larger than this is not believed.
 const MAX_BATCH_BYTES: usize = 256 << 20;
 const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
@@ -241,12 +242,16 @@ impl Reader {
             _ => error.to_string(),
         };
         // A socket that always has data does not keep the others waiting for ever.
-        for _ in 0..64 {
+        let mut reads = 0..READS_AT_ONCE;
+        loop {
             if self.skip > 0 {
                 let here = link.input().len().min(self.skip);
                 link.consume(here);
                 self.pass(here);
                 if self.skip > 0 {
+                    if reads.next().is_none() {
+                        return Ok(false);
+                    }
                     let dropped = link.drop_arrived(self.skip, drain).map_err(io)?;
                     if dropped == 0 {
                         return Ok(false);
@@ -268,11 +273,10 @@ impl Reader {
             } else {
                 READ_BYTES
             };
-            if link.read(most).map_err(io)? == 0 {
+            if reads.next().is_none() || link.read(most).map_err(io)? == 0 {
                 return Ok(false);
             }
         }
-        Ok(false)
     }
 
     fn pass(&mut self, bytes: usize) {

@@ -38,8 +38,9 @@ const SECOND_NS: u64 = 1_000_000_000;
 const MAX_WAIT_NS: u64 = 50_000_000;
 /// A record due sooner than this is awaited awake: a sleep would end later.
 const SPIN_NS: u64 = 60_000;
-/// How long answers are awaited when the time is over, and after an interruption.
-const GRACE_NS: u64 = 10 * SECOND_NS;
+/// How long answers are awaited when the time is over: as long as was measured, within these bounds.
+const GRACE_NS: (u64, u64) = (2 * SECOND_NS, 10 * SECOND_NS);
+/// And after an interruption.
 const INTERRUPTED_GRACE_NS: u64 = 2 * SECOND_NS;
 /// No answer and no sending for so long is a failure.
 const STALL_NS: u64 = 60 * SECOND_NS;
@@ -406,7 +407,7 @@ impl<'a> Engine<'a> {
                 let grace = if stopped {
                     INTERRUPTED_GRACE_NS
                 } else {
-                    GRACE_NS
+                    self.grace_ns()
                 };
                 if now >= *grace_ends.get_or_insert(now + grace) {
                     break;
@@ -447,6 +448,10 @@ impl<'a> Engine<'a> {
             }
         }
         self.close_books();
+    }
+
+    fn grace_ns(&self) -> u64 {
+        self.tally.phase.measured_ns.clamp(GRACE_NS.0, GRACE_NS.1)
     }
 
     /// Whether everything is sent, answered and read.
@@ -566,7 +571,12 @@ impl<'a> Engine<'a> {
     fn flush(&mut self, index: usize) {
         let link = &mut self.links[index];
         if let Err(error) = link.flush() {
-            let why = format!("writing to {}: {error}", link.address);
+            let why = match error.kind() {
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                    format!("{}: the broker closed the connection", link.address)
+                }
+                _ => format!("writing to {}: {error}", link.address),
+            };
             self.tally.fail(why);
             return;
         }
@@ -617,7 +627,7 @@ impl<'a> Engine<'a> {
             it.settle();
             // Readers go on while the last records are on their way.
             let looks = self.tally.checker.is_some();
-            if looks || self.tally.now_ns < self.end_ns + GRACE_NS {
+            if looks || self.tally.now_ns < self.end_ns.saturating_add(self.grace_ns()) {
                 self.ask(reader);
             }
         }
@@ -628,7 +638,9 @@ impl<'a> Engine<'a> {
         let link = &mut self.links[index];
         link.read(PRODUCE_BUFFER_BYTES)
             .map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => "the broker closed the connection".to_string(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+                    "the broker closed the connection".to_string()
+                }
                 _ => error.to_string(),
             })?;
         let now = self.tally.shared.now_ns();
