@@ -17,6 +17,9 @@
 //! A request may be answered later, by whatever outcome comes to it: its [`Token`] is kept by the
 //! machine until then.
 
+pub mod fields;
+pub mod group;
+
 use bytes::Bytes;
 
 use crate::base::settings::NodeSettings;

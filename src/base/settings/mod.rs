@@ -17,6 +17,7 @@ mod describe;
 mod dynamic;
 mod environment;
 mod error;
+mod groups;
 mod kind;
 mod list;
 mod load;
@@ -32,6 +33,7 @@ pub use describe::{
 };
 pub use dynamic::{validate_dynamic, without_effect};
 pub use error::SettingError;
+pub use groups::GroupSettings;
 pub use kind::{Honoured, Importance, Kind, Range, Scope, Setting, Unit, UpdateMode};
 pub use list::{append_to_list, subtract_from_list};
 pub use load::{Inputs, Loaded, load};

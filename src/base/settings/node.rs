@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::kind::UpdateMode;
 use super::table::{broker_setting, listener_setting};
-use super::{LogSettings, SettingError};
+use super::{GroupSettings, LogSettings, SettingError};
 use crate::base::BrokerId;
 use crate::base::listeners::{self, HostPort, Listener, ListenerTexts};
 
@@ -136,6 +136,8 @@ pub struct NodeSettings {
     pub offsets_commit_timeout_ms: u64,
     pub producer_id_expiration_ms: u64,
     pub producer_id_expiration_check_interval_ms: u64,
+    /// What group coordinators run with.
+    pub groups: GroupSettings,
 
     pub cores: CoreList,
     /// Shards to run; 0 for one a core.
@@ -324,6 +326,7 @@ impl NodeSettings {
             producer_id_expiration_ms: layers.u64("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: layers
                 .u64("producer.id.expiration.check.interval.ms"),
+            groups: GroupSettings::of_node(&layers),
             cores,
             shards: layers.u32("ringspun.shards") as u16,
             memory_bytes: layers.u64("ringspun.memory.bytes"),
@@ -477,7 +480,7 @@ impl Layers {
             .map(|value| value.integer())
     }
 
-    fn i32(&self, name: &str) -> i32 {
+    pub(super) fn i32(&self, name: &str) -> i32 {
         self.number(name).unwrap_or(0) as i32
     }
 
