@@ -19,6 +19,7 @@
 
 pub mod fields;
 pub mod group;
+pub mod transaction;
 
 use bytes::Bytes;
 

@@ -138,6 +138,11 @@ pub struct NodeSettings {
     pub producer_id_expiration_check_interval_ms: u64,
     /// What group coordinators run with.
     pub groups: GroupSettings,
+    /// Longest timeout a transaction may ask for.
+    pub transaction_max_timeout_ms: u32,
+    pub transactional_id_expiration_ms: u32,
+    pub transaction_abort_timed_out_transaction_cleanup_interval_ms: u32,
+    pub transaction_remove_expired_transaction_cleanup_interval_ms: u32,
 
     pub cores: CoreList,
     /// Shards to run; 0 for one a core.
@@ -327,6 +332,12 @@ impl NodeSettings {
             producer_id_expiration_check_interval_ms: layers
                 .u64("producer.id.expiration.check.interval.ms"),
             groups: GroupSettings::of_node(&layers),
+            transaction_max_timeout_ms: layers.u32("transaction.max.timeout.ms"),
+            transactional_id_expiration_ms: layers.u32("transactional.id.expiration.ms"),
+            transaction_abort_timed_out_transaction_cleanup_interval_ms: layers
+                .u32("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+            transaction_remove_expired_transaction_cleanup_interval_ms: layers
+                .u32("transaction.remove.expired.transaction.cleanup.interval.ms"),
             cores,
             shards: layers.u32("ringspun.shards") as u16,
             memory_bytes: layers.u64("ringspun.memory.bytes"),
