@@ -199,11 +199,10 @@ fn a_budget_of_a_tenth_of_what_500_connections_send_lets_all_finish() {
                 drop((frame, sender));
             }));
         }
-        yield_now().await;
-        assert!(
-            options.budget.is_short(),
-            "half of every frame does not fit"
-        );
+        // Half of every frame does not fit, and all readers have to have begun for that to show.
+        while !options.budget.is_short() {
+            yield_now().await;
+        }
         for peer in &mut peers {
             peer.write_all(&sent[BYTES / 2..]).unwrap();
         }
