@@ -10,9 +10,11 @@
 //! | [`verify`] | whether what is read back is what was acknowledged |
 //! | [`sample`], [`report`] | what was counted, and how it is told |
 //! | [`run`] | the subcommand that does all this |
+//! | [`compare`] | the subcommand that runs brokers in turns and reports ratios |
 
 pub mod client;
 pub mod codec;
+pub mod compare;
 pub mod content;
 pub mod contents;
 pub mod crc;

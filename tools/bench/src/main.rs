@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ringspun_bench::compare;
 use ringspun_bench::run;
 use ringspun_bench::workload;
 
@@ -30,12 +31,19 @@ enum Command {
     Run(run::Args),
     /// Lists the workloads that have a name, or prints one
     Workloads(workload::Args),
+    /// Runs ringspun and Apache Kafka in turns, on the same work, and reports ratios
+    Compare(compare::Arguments),
+    /// The least that any broker has to do: what the comparison holds them against
+    #[command(hide = true, subcommand)]
+    Floor(compare::FloorProgram),
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Run(args) => run::main(&args),
         Command::Workloads(args) => workload::main(&args),
+        Command::Compare(arguments) => return compare::main(&arguments),
+        Command::Floor(program) => compare::run_floor(&program).map(|()| 0),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

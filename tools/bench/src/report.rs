@@ -293,7 +293,8 @@ pub fn write_whole(path: &Path, contents: &[u8]) -> Result<()> {
 }
 
 /// RFC 3339, in UTC, to the second.
-pub fn rfc3339(unix_s: u64) -> String {
+pub fn rfc3339(unix_ms: u64) -> String {
+    let (unix_s, ms) = (unix_ms / 1000, unix_ms % 1000);
     let (days, second) = (unix_s / 86_400, unix_s % 86_400);
     // Civil from days, with years that begin in March.
     let z = days + 719_468;
@@ -310,7 +311,7 @@ pub fn rfc3339(unix_s: u64) -> String {
     };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{ms:03}Z",
         second / 3600,
         second / 60 % 60,
         second % 60
@@ -323,9 +324,9 @@ mod tests {
 
     #[test]
     fn times_are_as_date_tells_them() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_827_696), "2000-02-29T12:34:56Z");
-        assert_eq!(rfc3339(1_798_761_599), "2026-12-31T23:59:59Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_827_696_007), "2000-02-29T12:34:56.007Z");
+        assert_eq!(rfc3339(1_798_761_599_999), "2026-12-31T23:59:59.999Z");
     }
 
     #[test]

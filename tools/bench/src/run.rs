@@ -265,13 +265,9 @@ impl Run {
                 status = Status::Failed;
             }
         }
-        let started_s = (self.shared.started_ms / 1000) as u64
-            + self
-                .shared
-                .started
-                .elapsed()
-                .as_secs()
-                .saturating_sub((result.measured_s + result.late_s) as u64);
+        let ago_ms = ((result.measured_s + result.late_s) * 1000.0) as u64;
+        let elapsed_ms = self.shared.started.elapsed().as_millis() as u64;
+        let started_ms = self.shared.started_ms as u64 + elapsed_ms.saturating_sub(ago_ms);
         *logs = std::mem::take(&mut result.logs);
         self.take_books(&mut result.ledger);
         if let Some(failure) = result.ledger.failure.take() {
@@ -308,7 +304,7 @@ impl Run {
                 status = Status::Partial;
             }
         }
-        Ok(self.outcome(result, started_s, status, problems, verdict, search))
+        Ok(self.outcome(result, started_ms, status, problems, verdict, search))
     }
 
     /// A load that did not reach its rate was acknowledged all the same.
@@ -321,7 +317,7 @@ impl Run {
     fn outcome(
         &self,
         result: PhaseResult,
-        started_s: u64,
+        started_ms: u64,
         status: Status,
         problems: Vec<String>,
         verify: Option<Verdict>,
@@ -338,7 +334,7 @@ impl Run {
             schema: SCHEMA,
             tool_version: env!("CARGO_PKG_VERSION"),
             workload: workload.clone(),
-            started: rfc3339(started_s),
+            started: rfc3339(started_ms),
             seconds: (seconds * 1000.0).round() / 1000.0,
             status,
             problems,

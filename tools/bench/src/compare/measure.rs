@@ -1,0 +1,885 @@
+//! One round after another: what is done to the brokers, and what is written down.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::floor::{self, Amount, Floor as FloorProgram, Poured};
+use super::judge::{PERCENTILE_ROUNDS, Round};
+use super::rows::{Floor, Fsync, Metric, Procedure, Row, Variant};
+use super::run::{self, How, Ran};
+use super::sys::{self, Cores};
+use super::target::{Broker, Shape, Target};
+use super::usage::{self, CpuTimes, Observer, Usage};
+use super::wire;
+
+/// Partitions of a broker that rests, or starts.
+const MANY: i32 = 1_000;
+/// A round may write this much a second before the disk counts as too small for it.
+const BYTES_PER_SECOND: f64 = 2.5e9;
+/// Kept free.
+const SPARE_BYTES: u64 = 1 << 30;
+/// A slice of the warm-up.
+const SLICE_S: f64 = 2.0;
+/// Slices whose CPU cost a record differs by less are steady.
+const STEADY: f64 = 0.05;
+
+/// How everything is measured.
+pub struct Plan {
+    pub targets: Vec<Target>,
+    pub rounds: u32,
+    pub seconds: f64,
+    /// Longest time until a broker counts as warm.
+    pub warmup: Duration,
+    pub quick: bool,
+    pub broker_cores: Cores,
+    pub load_cores: Cores,
+    /// For the data of brokers: emptied afterwards.
+    pub data: PathBuf,
+}
+
+/// A row could not be measured to its end. Rounds that were, are kept.
+#[derive(Debug)]
+pub enum Failed {
+    /// This row; others may fare better.
+    Row(anyhow::Error),
+    /// Nothing more can be measured.
+    All(anyhow::Error),
+}
+
+/// A broker and what was learned while it warmed up.
+struct Warm {
+    broker: Broker,
+    /// MB/s of its closed loop, for rates that depend on it.
+    rate_mb_s: f64,
+}
+
+impl Plan {
+    fn cores(&self) -> Cores {
+        let mut all = self.broker_cores.0.clone();
+        all.extend(&self.load_cores.0);
+        all.sort_unstable();
+        all.dedup();
+        Cores(all)
+    }
+
+    pub fn rounds_of(&self, row: &Row) -> u32 {
+        if row.percentiles && !self.quick {
+            self.rounds.max(PERCENTILE_ROUNDS)
+        } else {
+            self.rounds
+        }
+    }
+
+    /// The targets that have a part in a row.
+    fn targets_of(&self, row: &Row) -> impl Iterator<Item = &Target> {
+        let own = row.variants.iter().all(|variant| variant.ringspun_only);
+        self.targets
+            .iter()
+            .filter(move |target| !own || target.is_ringspun())
+    }
+
+    fn shape(&self, row: &Row, target: &Target) -> Shape {
+        let crossing = matches!(row.procedure, Procedure::Crossing { .. });
+        Shape {
+            fsync: match row.fsync {
+                Fsync::Nobody => false,
+                Fsync::Everybody => true,
+                Fsync::Ringspun => target.is_ringspun(),
+            },
+            shards: if crossing { 2 } else { 0 },
+            auto_partitions: if crossing { 16 } else { 0 },
+        }
+    }
+
+    fn folder(&self, target: &Target) -> PathBuf {
+        self.data.join(&target.name)
+    }
+
+    /// Measures a row; `keep` gets each round as soon as there is one.
+    pub fn row(
+        &self,
+        row: &'static Row,
+        keep: &mut dyn FnMut(Round) -> Result<()>,
+    ) -> Result<(), Failed> {
+        let result = match row.procedure {
+            Procedure::Load | Procedure::Backlog => self.loads(row, keep),
+            Procedure::Crossing { small } => self.crossing(row, small, keep),
+            Procedure::Start => self.starts(row, keep),
+            Procedure::Idle => self.idle(row, keep),
+        };
+        // A full disk or a wish to stop ends everything.
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) if sys::stop_asked() || error.downcast_ref::<NoSpace>().is_some() => {
+                Err(Failed::All(error))
+            }
+            Err(error) => Err(Failed::Row(error)),
+        }
+    }
+
+    /// Before a round: room on the disk, nothing left to be written.
+    fn prepare(&self, row: &Row) -> Result<()> {
+        check_stop()?;
+        let backlog = row.variants.iter().flat_map(|variant| variant.settings);
+        let backlog = backlog
+            .filter(|(key, _)| *key == "backlog_bytes")
+            .filter_map(|(_, value)| value.parse::<u64>().ok())
+            .max()
+            .unwrap_or(0);
+        let writes = match row.procedure {
+            Procedure::Load if backlog == 0 => (self.seconds + 1.0) * BYTES_PER_SECOND,
+            Procedure::Crossing { .. } => self.seconds * BYTES_PER_SECOND,
+            _ => 0.0,
+        };
+        let needed = writes as u64 + backlog + SPARE_BYTES;
+        let free = sys::free_bytes(&self.data)?;
+        if free < needed {
+            return Err(NoSpace {
+                path: self.data.clone(),
+                needed,
+                free,
+                row: row.name,
+            }
+            .into());
+        }
+        sys::sync_file_system(&self.data)?;
+        usage::wait_until_clean();
+        check_stop()
+    }
+
+    /// Observes a process while `load` runs, and makes a round of it.
+    fn observe(&self, pid: u32, load: impl FnOnce() -> Result<Ran>) -> Result<Round> {
+        let cores = self.cores();
+        let dirty_before_mb = usage::dirty_mb();
+        let times = CpuTimes::now(&cores)?;
+        let observer = Observer::start(pid);
+        let ran = load();
+        let usage = observer.finish(ran.as_ref().ok().and_then(|ran| ran.window));
+        let ran = ran?;
+        Ok(Round {
+            schema: 1,
+            status: ran.status,
+            problems: ran.problems,
+            seconds: ran.result["seconds"].as_f64().unwrap_or(0.0),
+            metrics: run::metrics(&ran.result, &usage),
+            usage,
+            steal: CpuTimes::now(&cores)?.steal_since(&times),
+            dirty_before_mb,
+            dirty_after_mb: usage::dirty_mb(),
+            result: ran.result,
+            ..Round::default()
+        })
+    }
+
+    fn how<'a>(&'a self, seconds: f64, verify: bool, scratch: &'a Path) -> How<'a> {
+        How {
+            seconds,
+            verify,
+            cores: &self.load_cores,
+            scratch,
+        }
+    }
+
+    /// Rows that are a load on brokers which stay up for the row.
+    fn loads(&self, row: &'static Row, keep: &mut dyn FnMut(Round) -> Result<()>) -> Result<()> {
+        let mut brokers = Vec::new();
+        for target in self.targets_of(row) {
+            self.prepare(row)?;
+            let mut broker = Broker::new(
+                target,
+                &self.folder(target),
+                &self.broker_cores,
+                self.shape(row, target),
+            )?;
+            broker.start()?;
+            let warm = self.warm(row, broker, keep)?;
+            warm.broker.freeze();
+            brokers.push(warm);
+        }
+        let kafka = brokers
+            .iter()
+            .find(|warm| warm.broker.target.name == "kafka");
+        let reference = kafka.or(brokers.first()).map_or(0.0, |warm| warm.rate_mb_s);
+        for number in 1..=self.rounds_of(row) {
+            for warm in &mut brokers {
+                let broker = &mut warm.broker;
+                broker.thaw()?;
+                for variant in row.variants {
+                    if variant.ringspun_only && !broker.target.is_ringspun() {
+                        continue;
+                    }
+                    self.prepare(row)?;
+                    let mut settings = own(row.settings(variant));
+                    if row.procedure == Procedure::Backlog {
+                        settings.push(("rate".into(), backlog_rate(reference, variant)));
+                    }
+                    let scratch = self.data.join("load");
+                    let pid = broker.pid();
+                    let round = self.observe(pid, || {
+                        run::run(broker, &settings, &self.how(self.seconds, false, &scratch))
+                    })?;
+                    keep(named(round, row, &broker.target.name, variant.name, number))?;
+                    broker.remove_topics()?;
+                }
+                broker.freeze();
+            }
+            if let Some(floor) = row.floor {
+                self.prepare(row)?;
+                let round = self.floor(floor)?;
+                keep(named(round, row, "floor", "", number))?;
+            }
+        }
+        for warm in &mut brokers {
+            warm.broker.thaw()?;
+            warm.broker.stop()?;
+        }
+        Ok(())
+    }
+
+    /// Runs the load until its cost is steady; the first run is checked record by record.
+    fn warm(
+        &self,
+        row: &'static Row,
+        mut broker: Broker,
+        keep: &mut dyn FnMut(Round) -> Result<()>,
+    ) -> Result<Warm> {
+        let mut rate_mb_s = 0.0;
+        for (number, variant) in row.variants.iter().enumerate() {
+            if variant.ringspun_only && !broker.target.is_ringspun() {
+                continue;
+            }
+            let scratch = self.data.join("load");
+            let settings = own(row.settings(variant));
+            let seconds = if self.quick {
+                self.seconds.min(1.0)
+            } else {
+                SLICE_S
+            };
+            // A backlog is read in a round; here it is about what is written.
+            let mut checked = settings.clone();
+            let writes = variant
+                .settings
+                .iter()
+                .any(|(key, value)| *key == "producers" && *value != "0");
+            if writes {
+                checked.retain(|(key, _)| {
+                    ![
+                        "backlog_bytes",
+                        "read",
+                        "read_again",
+                        "drop_caches",
+                        "consumers",
+                    ]
+                    .contains(&key.as_str())
+                });
+            }
+            let syscalls = Syscalls::count(&broker, &self.data);
+            let pid = broker.pid();
+            let round = self.observe(pid, || {
+                run::run(&mut broker, &checked, &self.how(seconds, true, &scratch))
+            })?;
+            let mut round = named(round, row, &broker.target.name, variant.name, 0);
+            round.syscalls = syscalls.and_then(Syscalls::finish);
+            keep(round)?;
+            broker.remove_topics()?;
+            if self.quick {
+                continue;
+            }
+            // As fast as it goes, whatever the rate of the row: code is compiled by being run often.
+            let mut pressed = checked;
+            pressed.retain(|(key, _)| key != "rate");
+            let began = Instant::now();
+            let mut costs: Vec<f64> = Vec::new();
+            // The other workloads of a row find it warm.
+            let most = if number == 0 {
+                self.warmup
+            } else {
+                self.warmup / 4
+            };
+            while began.elapsed() < most && !is_steady(&costs) {
+                self.prepare(row)?;
+                let round = self.observe(pid, || {
+                    run::run(&mut broker, &pressed, &self.how(SLICE_S, false, &scratch))
+                })?;
+                costs.push(round.metric(Metric::CpuPerRecord).unwrap_or(0.0));
+                rate_mb_s = round.metric(Metric::ProduceMbS).unwrap_or(0.0);
+                broker.remove_topics()?;
+            }
+        }
+        Ok(Warm { broker, rate_mb_s })
+    }
+
+    /// A round of the floor.
+    fn floor(&self, floor: Floor) -> Result<Round> {
+        let file = self.data.join("floor");
+        let time = Duration::from_secs_f64(self.seconds);
+        match floor {
+            Floor::Receive {
+                frame_bytes,
+                connections,
+                in_flight,
+                records,
+            } => {
+                let amount = Amount {
+                    in_flight,
+                    bytes: u64::MAX,
+                    time,
+                    rate: None,
+                };
+                self.floor_receives(&file, frame_bytes, connections, records, &amount)
+            }
+            Floor::ReceiveAtRate { frame_bytes, rate } => {
+                let amount = Amount {
+                    in_flight: 1,
+                    bytes: u64::MAX,
+                    time,
+                    rate: Some(rate),
+                };
+                self.floor_receives(&file, frame_bytes, 8, 1, &amount)
+            }
+            Floor::Send { connections } => {
+                fs::write(&file, vec![7; 256 << 20])?;
+                let program = FloorProgram::start("send", &file, &self.broker_cores)?;
+                self.observe(program.pid(), || {
+                    self.on_load_cores(|| {
+                        // About as long as the others' rounds.
+                        let bytes = (self.seconds * 3e9 / connections as f64) as u64;
+                        let poured = floor::drain(program.address(), connections, bytes)?;
+                        Ok(ran_of_floor(&poured, "fetch", 0))
+                    })
+                })
+            }
+            Floor::Durable => {
+                let latency =
+                    floor::durable_latency(&file, self.seconds.min(3.0), &self.broker_cores)?;
+                let result = serde_json::json!({ "seconds": self.seconds.min(3.0), "produce": { "latency_us": latency } });
+                let ran = Ran {
+                    status: "valid".into(),
+                    problems: Vec::new(),
+                    window: None,
+                    result,
+                };
+                // Its CPU is of no interest; the process is gone.
+                let mut round = self.observe(u32::MAX, || Ok(ran))?;
+                round.usage = Usage::default();
+                round.metrics.remove(Metric::RssPeakMb.name());
+                Ok(round)
+            }
+        }
+    }
+
+    fn floor_receives(
+        &self,
+        file: &Path,
+        frame_bytes: usize,
+        connections: usize,
+        records: u32,
+        amount: &Amount,
+    ) -> Result<Round> {
+        let program = FloorProgram::start("receive", file, &self.broker_cores)?;
+        let mut frame = ((frame_bytes - 4) as u32).to_be_bytes().to_vec();
+        frame.resize(frame_bytes, 0x6b);
+        self.observe(program.pid(), || {
+            self.on_load_cores(|| {
+                let streams: Result<Vec<_>, _> = (0..connections)
+                    .map(|_| {
+                        TcpStream::connect(program.address())
+                            .map(|stream| (stream, frame.as_slice()))
+                    })
+                    .collect();
+                let poured = floor::pour(streams?, amount)?;
+                Ok(ran_of_floor(&poured, "produce", records))
+            })
+        })
+    }
+
+    /// Runs a load of our own where the load generator runs.
+    fn on_load_cores<T: Send>(&self, load: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                self.load_cores.pin()?;
+                load()
+            });
+            thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("the load panicked"))?
+        })
+    }
+
+    /// Two shards, and connections of which each asks for partitions of its own shard, or of the other.
+    fn crossing(
+        &self,
+        row: &'static Row,
+        small: bool,
+        keep: &mut dyn FnMut(Round) -> Result<()>,
+    ) -> Result<()> {
+        for target in self.targets_of(row) {
+            let mut broker = Broker::new(
+                target,
+                &self.folder(target),
+                &self.broker_cores,
+                self.shape(row, target),
+            )?;
+            broker.start()?;
+            let batch = if small {
+                wire::batch(1, 100)
+            } else {
+                wire::batch(63, 1024)
+            };
+            for number in 0..=self.rounds_of(row) {
+                for variant in row.variants {
+                    self.prepare(row)?;
+                    let topic = format!("crossing-{number}-{}", variant.name);
+                    let seconds = if number == 0 {
+                        self.seconds.min(SLICE_S)
+                    } else {
+                        self.seconds
+                    };
+                    let amount = Amount {
+                        in_flight: if small { 1 } else { 4 },
+                        bytes: u64::MAX,
+                        time: Duration::from_secs_f64(seconds),
+                        rate: None,
+                    };
+                    let connections = if small { 32 } else { 8 };
+                    let (streams, frames) = self.placed(
+                        &broker,
+                        &topic,
+                        connections,
+                        &batch,
+                        variant.name == "crosses",
+                    )?;
+                    let records = if small { 1 } else { 63 };
+                    let round = self.observe(broker.pid(), || {
+                        self.on_load_cores(|| {
+                            let loads = streams
+                                .into_iter()
+                                .zip(&frames)
+                                .map(|(s, f)| (s, f.as_slice()))
+                                .collect();
+                            Ok(ran_of_floor(
+                                &floor::pour(loads, &amount)?,
+                                "produce",
+                                records,
+                            ))
+                        })
+                    });
+                    broker.check()?;
+                    keep(named(
+                        round?,
+                        row,
+                        &broker.target.name,
+                        variant.name,
+                        number,
+                    ))?;
+                    broker.remove_topics()?;
+                }
+            }
+            broker.stop()?;
+        }
+        Ok(())
+    }
+
+    /// Connections to a new topic with the request that each is to send.
+    fn placed(
+        &self,
+        broker: &Broker,
+        topic: &str,
+        connections: usize,
+        batch: &[u8],
+        crosses: bool,
+    ) -> Result<(Vec<TcpStream>, Vec<Vec<u8>>)> {
+        let mut client = broker.client()?;
+        client.create_topic(topic, 16)?;
+        client.wait_for_topic(topic, 16)?;
+        let mut streams = Vec::new();
+        for _ in 0..connections {
+            streams.push(TcpStream::connect(broker.address())?);
+        }
+        let http = broker.http().context("ringspun says no address of HTTP")?;
+        // Connections are there for the broker when it has given them to a shard.
+        let mut tries = 0;
+        let shards = loop {
+            let shards = Shards::ask(http)?;
+            let placed = |stream: &TcpStream| {
+                Some(shards.of_connection(stream.local_addr().ok()?).is_some())
+            };
+            if streams.iter().all(|stream| placed(stream) == Some(true)) {
+                break shards;
+            }
+            tries += 1;
+            ensure!(tries < 200, "ringspun does not list its connections");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let mut frames = Vec::new();
+        for (number, stream) in streams.iter().enumerate() {
+            let shard = shards
+                .of_connection(stream.local_addr()?)
+                .context("listed before")?;
+            let owned: Vec<i32> = (0..16)
+                .filter(|partition| {
+                    shards
+                        .of_partition(topic, *partition)
+                        .is_some_and(|of| (of != shard) == crosses)
+                })
+                .collect();
+            ensure!(
+                !owned.is_empty(),
+                "no partition of {topic} lies where it is needed"
+            );
+            frames.push(wire::produce(topic, owned[number % owned.len()], batch));
+        }
+        // One of each is looked at: what is refused costs less.
+        for (stream, frame) in streams.iter().zip(&frames) {
+            let mut stream = stream;
+            stream.write_all(frame)?;
+            let mut length = [0; 4];
+            stream.read_exact(&mut length)?;
+            let mut answer = vec![0; (u32::from_be_bytes(length) as usize).min(1 << 20)];
+            stream.read_exact(&mut answer)?;
+            let code = wire::produce_error(topic, &answer);
+            ensure!(code == Some(0), "a batch is refused with error {code:?}");
+        }
+        Ok((streams, frames))
+    }
+
+    fn starts(&self, row: &'static Row, keep: &mut dyn FnMut(Round) -> Result<()>) -> Result<()> {
+        for number in 1..=self.rounds_of(row) {
+            for target in self.targets_of(row) {
+                self.prepare(row)?;
+                let mut broker = Broker::new(
+                    target,
+                    &self.folder(target),
+                    &self.broker_cores,
+                    Shape::default(),
+                )?;
+                for variant in row.variants {
+                    self.prepare(row)?;
+                    let took = broker.start()?;
+                    let mut round = self.rest(&broker, Duration::ZERO)?;
+                    let ms = took.as_secs_f64() * 1e3;
+                    round.metrics.insert(Metric::StartMs.name().to_owned(), ms);
+                    keep(named(round, row, &broker.target.name, variant.name, number))?;
+                    let last = row
+                        .variants
+                        .last()
+                        .is_some_and(|last| last.name == variant.name);
+                    if !last {
+                        self.many_partitions(&broker)?;
+                        broker.stop()?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn idle(&self, row: &'static Row, keep: &mut dyn FnMut(Round) -> Result<()>) -> Result<()> {
+        let mut brokers = Vec::new();
+        for target in self.targets_of(row) {
+            self.prepare(row)?;
+            let mut broker = Broker::new(
+                target,
+                &self.folder(target),
+                &self.broker_cores,
+                Shape::default(),
+            )?;
+            broker.start()?;
+            self.many_partitions(&broker)?;
+            // What follows the making of a topic is not idling.
+            pause(Duration::from_secs(if self.quick { 1 } else { 10 }))?;
+            broker.freeze();
+            brokers.push(broker);
+        }
+        for number in 1..=self.rounds_of(row) {
+            for broker in &mut brokers {
+                broker.thaw()?;
+                self.prepare(row)?;
+                let round =
+                    self.rest(broker, Duration::from_secs_f64(self.seconds.max(1.0) * 2.0))?;
+                broker.check()?;
+                keep(named(round, row, &broker.target.name, "", number))?;
+                broker.freeze();
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a broker be for a time.
+    fn rest(&self, broker: &Broker, time: Duration) -> Result<Round> {
+        let seconds = time.as_secs_f64();
+        let mut round = self.observe(broker.pid(), || {
+            pause(time)?;
+            let result = serde_json::json!({ "seconds": seconds });
+            Ok(Ran {
+                status: "valid".into(),
+                problems: Vec::new(),
+                window: None,
+                result,
+            })
+        })?;
+        let pids = usage::family(broker.pid());
+        let mut set =
+            |metric: Metric, value: f64| round.metrics.insert(metric.name().to_owned(), value);
+        set(Metric::ResidentMb, usage::resident_mb(&pids, "VmRSS"));
+        if seconds > 0.0 {
+            set(Metric::IdleCpuPercent, round.usage.ran_s / seconds * 100.0);
+        }
+        Ok(round)
+    }
+
+    fn many_partitions(&self, broker: &Broker) -> Result<()> {
+        let mut client = broker.client()?;
+        client.create_topic("many", MANY)?;
+        client.wait_for_topic("many", MANY as usize)
+    }
+}
+
+fn check_stop() -> Result<()> {
+    if sys::stop_asked() {
+        bail!("stopped by a signal");
+    }
+    Ok(())
+}
+
+fn pause(time: Duration) -> Result<()> {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        check_stop()?;
+        std::thread::sleep(
+            Duration::from_millis(20).min(until.saturating_duration_since(Instant::now())),
+        );
+    }
+    Ok(())
+}
+
+/// The disk is too small for the next round.
+#[derive(Debug)]
+pub struct NoSpace {
+    path: PathBuf,
+    needed: u64,
+    free: u64,
+    row: &'static str,
+}
+
+impl std::fmt::Display for NoSpace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "row {} may write {:.1} GB in a round, and {} has {:.1} GB left: choose shorter rounds (--seconds) or another disk (--data)",
+            self.row,
+            self.needed as f64 / 1e9,
+            self.path.display(),
+            self.free as f64 / 1e9
+        )
+    }
+}
+
+impl std::error::Error for NoSpace {}
+
+fn own(settings: Vec<(&str, &str)>) -> Vec<(String, String)> {
+    let owned = settings
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    owned.collect()
+}
+
+fn named(mut round: Round, row: &Row, target: &str, variant: &str, number: u32) -> Round {
+    round.row = row.name.to_owned();
+    round.target = target.to_owned();
+    round.variant = variant.to_owned();
+    round.round = number;
+    round
+}
+
+/// Records a second that make 30 % of a rate.
+fn backlog_rate(reference_mb_s: f64, variant: &Variant) -> String {
+    let bytes = variant
+        .settings
+        .iter()
+        .find(|(key, _)| *key == "record_bytes");
+    let bytes = bytes
+        .and_then(|(_, value)| value.parse::<f64>().ok())
+        .unwrap_or(1024.0);
+    // Without a warm-up there is nothing to go by: 30 MB/s.
+    let reference = if reference_mb_s > 0.0 {
+        reference_mb_s
+    } else {
+        100.0
+    };
+    format!("{:.0}", (0.3 * reference * 1e6 / bytes).max(1.0))
+}
+
+/// Whether the last three costs lie close together.
+fn is_steady(costs: &[f64]) -> bool {
+    let Some(last) = costs.len().checked_sub(3).map(|from| &costs[from..]) else {
+        return false;
+    };
+    let least = last.iter().copied().fold(f64::INFINITY, f64::min);
+    let greatest = last.iter().copied().fold(0.0, f64::max);
+    greatest <= least * (1.0 + STEADY)
+}
+
+/// What a load of our own did, in the words of the load generator.
+fn ran_of_floor(poured: &Poured, part: &str, records: u32) -> Ran {
+    let seconds = (poured.to - poured.from).as_secs_f64();
+    let mut result = serde_json::json!({ "seconds": seconds });
+    result[part] = serde_json::json!({
+        "records": poured.frames * u64::from(records),
+        "bytes": poured.bytes,
+        "requests": poured.frames,
+        "rate_mb_s": if seconds > 0.0 { poured.bytes as f64 / 1e6 / seconds } else { 0.0 },
+        "latency_us": poured.latency,
+    });
+    Ran {
+        status: "valid".to_owned(),
+        problems: Vec::new(),
+        window: Some((poured.from, poured.to)),
+        result,
+    }
+}
+
+/// Counts the calls into the kernel of a broker, by perf.
+struct Syscalls {
+    perf: Child,
+    file: PathBuf,
+}
+
+impl Syscalls {
+    /// None where perf is not there, or may not.
+    fn count(broker: &Broker, folder: &Path) -> Option<Syscalls> {
+        let file = folder.join("syscalls");
+        let mut command = Command::new("perf");
+        command
+            .args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p"])
+            .arg(broker.pid().to_string())
+            .arg("-o")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        sys::contain(&mut command, None);
+        let perf = command.spawn().ok()?;
+        Some(Syscalls { perf, file })
+    }
+
+    fn finish(mut self) -> Option<u64> {
+        sys::signal(self.perf.id(), Signal::INT);
+        let _ = self.perf.wait();
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        let _ = fs::remove_file(&self.file);
+        let line = text.lines().find(|line| line.contains("raw_syscalls"))?;
+        line.split(',').next()?.parse().ok()
+    }
+}
+
+impl Drop for Syscalls {
+    fn drop(&mut self) {
+        if !matches!(self.perf.try_wait(), Ok(Some(_))) {
+            let _ = self.perf.kill();
+            let _ = self.perf.wait();
+        }
+    }
+}
+
+/// Which shard serves which connection and owns which partition, as ringspun says it.
+#[derive(Debug, Default)]
+struct Shards {
+    connections: BTreeMap<SocketAddr, u64>,
+    partitions: BTreeMap<(String, i32), u64>,
+}
+
+impl Shards {
+    fn ask(http: SocketAddr) -> Result<Shards> {
+        let mut stream = TcpStream::connect(http)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let request = format!("GET /shards HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+        ensure!(
+            head.starts_with("HTTP/1.1 200"),
+            "GET /shards: {}",
+            head.lines().next().unwrap_or("")
+        );
+        Shards::parse(&serde_json::from_str(body).context("GET /shards is no JSON")?)
+    }
+
+    fn parse(page: &Value) -> Result<Shards> {
+        let mut shards = Shards::default();
+        for shard in page["shards"].as_array().context("no shards")? {
+            let number = shard["shard"]
+                .as_u64()
+                .context("a shard without its number")?;
+            for connection in shard["connections"].as_array().into_iter().flatten() {
+                if let Some(peer) = connection["peer"]
+                    .as_str()
+                    .and_then(|peer| peer.parse().ok())
+                {
+                    shards.connections.insert(peer, number);
+                }
+            }
+            for partition in shard["partitions"].as_array().into_iter().flatten() {
+                let topic = partition["topic"]
+                    .as_str()
+                    .context("a partition without its topic")?;
+                let index = partition["partition"]
+                    .as_i64()
+                    .context("a partition without its number")?;
+                shards
+                    .partitions
+                    .insert((topic.to_owned(), i32::try_from(index)?), number);
+            }
+        }
+        Ok(shards)
+    }
+
+    fn of_connection(&self, ours: SocketAddr) -> Option<u64> {
+        self.connections.get(&ours).copied()
+    }
+
+    fn of_partition(&self, topic: &str, partition: i32) -> Option<u64> {
+        self.partitions.get(&(topic.to_owned(), partition)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_slices_in_a_row_have_to_agree() {
+        assert!(!is_steady(&[1.0, 1.0]));
+        assert!(!is_steady(&[1.0, 1.2, 1.0]));
+        assert!(is_steady(&[9.0, 1.0, 1.04, 1.02]));
+    }
+
+    #[test]
+    fn the_page_of_shards_is_read() {
+        let page = serde_json::json!({ "shards": [
+            { "shard": 0, "connections": [{ "peer": "127.0.0.1:4000" }], "partitions": [] },
+            { "shard": 1, "connections": [], "partitions": [{ "topic": "t", "partition": 3 }] },
+        ]});
+        let shards = Shards::parse(&page).expect("well formed");
+        assert_eq!(shards.of_connection(([127, 0, 0, 1], 4000).into()), Some(0));
+        assert_eq!(shards.of_partition("t", 3), Some(1));
+        assert_eq!(shards.of_partition("t", 0), None);
+        assert!(Shards::parse(&serde_json::json!({})).is_err());
+    }
+
+    #[test]
+    fn a_backlog_is_read_beside_thirty_percent_of_the_rate() {
+        let row = super::super::rows::find("backlog").expect("a row");
+        assert_eq!(backlog_rate(102.4, &row.variants[0]), "30000");
+    }
+}

@@ -1,0 +1,738 @@
+//! The rows of the comparison: what is done to a broker, what is read off, what must come out.
+//!
+//! The workloads are settings of `ringspun-bench run`. Rows that are about CPU do a fixed amount of work
+//! (`bytes`), so that the fast broker does not outgrow the page cache while the slow one does not; rows
+//! that are about latency last a fixed time.
+
+use super::run::FIXED;
+
+/// Something that is read off a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Metric {
+    CpuPerGb,
+    CpuPerRecord,
+    CpuPerRequest,
+    AcksPerCpuSecond,
+    AcksPerSecond,
+    ProduceMbS,
+    FetchMbS,
+    P50,
+    P90,
+    P99,
+    P999,
+    P9999,
+    Max,
+    IdleCpuPercent,
+    ResidentMb,
+    StartMs,
+    RssPeakMb,
+}
+
+impl Metric {
+    pub const ALL: [Metric; 17] = [
+        Metric::CpuPerGb,
+        Metric::CpuPerRecord,
+        Metric::CpuPerRequest,
+        Metric::AcksPerCpuSecond,
+        Metric::AcksPerSecond,
+        Metric::ProduceMbS,
+        Metric::FetchMbS,
+        Metric::P50,
+        Metric::P90,
+        Metric::P99,
+        Metric::P999,
+        Metric::P9999,
+        Metric::Max,
+        Metric::IdleCpuPercent,
+        Metric::ResidentMb,
+        Metric::StartMs,
+        Metric::RssPeakMb,
+    ];
+
+    /// The percentiles of a latency, lowest first, with the part of the records below.
+    pub const PERCENTILES: [(Metric, f64); 5] = [
+        (Metric::P50, 0.5),
+        (Metric::P90, 0.9),
+        (Metric::P99, 0.99),
+        (Metric::P999, 0.999),
+        (Metric::P9999, 0.9999),
+    ];
+
+    /// In the files of the rounds; the unit last.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::CpuPerGb => "cpu_s_per_gb",
+            Metric::CpuPerRecord => "cpu_us_per_record",
+            Metric::CpuPerRequest => "cpu_us_per_request",
+            Metric::AcksPerCpuSecond => "acks_per_cpu_s",
+            Metric::AcksPerSecond => "acks_per_s",
+            Metric::ProduceMbS => "produce_mb_s",
+            Metric::FetchMbS => "fetch_mb_s",
+            Metric::P50 => "p50_us",
+            Metric::P90 => "p90_us",
+            Metric::P99 => "p99_us",
+            Metric::P999 => "p999_us",
+            Metric::P9999 => "p9999_us",
+            Metric::Max => "max_us",
+            Metric::IdleCpuPercent => "idle_cpu_percent",
+            Metric::ResidentMb => "resident_mb",
+            Metric::StartMs => "start_ms",
+            Metric::RssPeakMb => "rss_peak_mb",
+        }
+    }
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Metric::CpuPerGb => "CPU s/GB",
+            Metric::CpuPerRecord => "CPU us a record",
+            Metric::CpuPerRequest => "CPU us a request",
+            Metric::AcksPerCpuSecond => "acks a CPU-second",
+            Metric::AcksPerSecond => "acks/s",
+            Metric::ProduceMbS => "MB/s written",
+            Metric::FetchMbS => "MB/s read",
+            Metric::P50 => "p50 us",
+            Metric::P90 => "p90 us",
+            Metric::P99 => "p99 us",
+            Metric::P999 => "p99.9 us",
+            Metric::P9999 => "p99.99 us",
+            Metric::Max => "max us",
+            Metric::IdleCpuPercent => "idle CPU, % of a core",
+            Metric::ResidentMb => "resident MB",
+            Metric::StartMs => "start ms",
+            Metric::RssPeakMb => "peak resident MB",
+        }
+    }
+
+    fn more_is_better(self) -> bool {
+        matches!(
+            self,
+            Metric::AcksPerCpuSecond
+                | Metric::AcksPerSecond
+                | Metric::ProduceMbS
+                | Metric::FetchMbS
+        )
+    }
+
+    /// How many times better ours is than theirs.
+    pub fn advantage(self, ours: f64, theirs: f64) -> f64 {
+        if self.more_is_better() {
+            ours / theirs
+        } else {
+            theirs / ours
+        }
+    }
+}
+
+/// What a value is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// How many times better than Kafka in the same round: at least.
+    Kafka,
+    /// How many times the floor's of the same round: at most.
+    Floor,
+    /// How many times ringspun's own under another workload of the same round: at most.
+    Variant(&'static str),
+    /// The value itself: at most.
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judgement {
+    pub metric: Metric,
+    /// Of which workload; empty where the row has one.
+    pub variant: &'static str,
+    pub against: Against,
+    pub must: f64,
+    pub goal: f64,
+}
+
+/// The unavoidable part of a row's work, measured in the same rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Floor {
+    /// Receive and write: frames of so many bytes over so many connections, so many in flight on each.
+    Receive {
+        frame_bytes: usize,
+        connections: usize,
+        in_flight: usize,
+        /// Records in a frame, for figures by record.
+        records: u32,
+    },
+    /// Receive and write at a rate, for its percentiles.
+    ReceiveAtRate { frame_bytes: usize, rate: f64 },
+    /// Send from a file in the page cache over so many connections.
+    Send { connections: usize },
+    /// Durable writes of 4 KiB, for their percentiles.
+    Durable,
+}
+
+/// A workload of `ringspun-bench run`: settings over those of [`FIXED`].
+#[derive(Clone, Copy, Debug)]
+pub struct Variant {
+    pub name: &'static str,
+    pub settings: &'static [(&'static str, &'static str)],
+    /// Other brokers do without.
+    pub ringspun_only: bool,
+}
+
+/// How a round of a row goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Procedure {
+    /// Run the load.
+    Load,
+    /// Fill a topic, put it out of the page cache, then read it while writing at 30 % of Kafka's rate.
+    Backlog,
+    /// Ask two shards on the same cores over connections that own the partition, and that do not.
+    Crossing { small: bool },
+    /// Start it, empty and with 1,000 partitions, and let it be.
+    Start,
+    /// 1,000 partitions and nothing to do.
+    Idle,
+}
+
+/// Who has an fsync before each acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    Nobody,
+    Everybody,
+    /// Ringspun alone: the other is to be beaten without.
+    Ringspun,
+}
+
+#[derive(Debug)]
+pub struct Row {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub procedure: Procedure,
+    pub fsync: Fsync,
+    pub variants: &'static [Variant],
+    pub floor: Option<Floor>,
+    pub judgements: &'static [Judgement],
+    /// It is judged by percentiles: at least nine rounds, none with steal.
+    pub percentiles: bool,
+    /// What the report's table shows of it.
+    pub shown: &'static [Metric],
+}
+
+impl Row {
+    /// Settings that are shared by all rows, then those of a workload.
+    pub fn settings(&self, variant: &Variant) -> Vec<(&'static str, &'static str)> {
+        FIXED.iter().chain(variant.settings).copied().collect()
+    }
+}
+
+const fn one(settings: &'static [(&'static str, &'static str)]) -> [Variant; 1] {
+    [Variant {
+        name: "",
+        settings,
+        ringspun_only: false,
+    }]
+}
+
+const fn kafka(metric: Metric, must: f64, goal: f64) -> Judgement {
+    Judgement {
+        metric,
+        variant: "",
+        against: Against::Kafka,
+        must,
+        goal,
+    }
+}
+
+const fn floor(metric: Metric, must: f64, goal: f64) -> Judgement {
+    Judgement {
+        metric,
+        variant: "",
+        against: Against::Floor,
+        must,
+        goal,
+    }
+}
+
+const CPU: &[Metric] = &[
+    Metric::CpuPerGb,
+    Metric::CpuPerRecord,
+    Metric::ProduceMbS,
+    Metric::P99,
+    Metric::RssPeakMb,
+];
+const FETCH: &[Metric] = &[Metric::CpuPerGb, Metric::FetchMbS, Metric::RssPeakMb];
+const SMALL: &[Metric] = &[
+    Metric::AcksPerCpuSecond,
+    Metric::AcksPerSecond,
+    Metric::P50,
+    Metric::P99,
+    Metric::P999,
+];
+const TAILS: &[Metric] = &[
+    Metric::P50,
+    Metric::P99,
+    Metric::P999,
+    Metric::P9999,
+    Metric::Max,
+    Metric::CpuPerRecord,
+];
+const RESTING: &[Metric] = &[Metric::StartMs, Metric::ResidentMb, Metric::IdleCpuPercent];
+
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "produce-1k",
+        title: "produce, 1 KiB records, batches of 1 MB, 8 connections, acks=all",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &one(&[
+            ("producers", "8"),
+            ("partitions", "8"),
+            ("batch_bytes", "1000000"),
+            ("in_flight", "2"),
+            ("record_bytes", "1024"),
+        ]),
+        floor: Some(Floor::Receive {
+            frame_bytes: 1_000_000,
+            connections: 8,
+            in_flight: 2,
+            records: 960,
+        }),
+        judgements: &[
+            kafka(Metric::CpuPerGb, 4.0, 6.0),
+            floor(Metric::CpuPerGb, 2.0, 1.3),
+        ],
+        percentiles: false,
+        shown: CPU,
+    },
+    Row {
+        name: "produce-100b",
+        title: "produce, 100 B records, batches of 1 MB, 8 connections, acks=all",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &one(&[
+            ("producers", "8"),
+            ("partitions", "8"),
+            ("batch_bytes", "1000000"),
+            ("in_flight", "2"),
+            ("record_bytes", "100"),
+        ]),
+        floor: Some(Floor::Receive {
+            frame_bytes: 1_000_000,
+            connections: 8,
+            in_flight: 2,
+            records: 9_100,
+        }),
+        judgements: &[kafka(Metric::CpuPerGb, 4.0, 7.0)],
+        percentiles: false,
+        shown: CPU,
+    },
+    Row {
+        name: "produce-10x16",
+        title: "produce, batches of 10 records of 1 KiB over 16 partitions, 8 connections",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &one(&[
+            ("producers", "8"),
+            ("partitions", "16"),
+            ("batch_bytes", "1000000"),
+            ("batch_records", "10"),
+            ("in_flight", "5"),
+            ("record_bytes", "1024"),
+        ]),
+        floor: Some(Floor::Receive {
+            frame_bytes: 10_400,
+            connections: 8,
+            in_flight: 5,
+            records: 10,
+        }),
+        judgements: &[kafka(Metric::CpuPerRecord, 4.0, 10.0)],
+        percentiles: false,
+        shown: CPU,
+    },
+    Row {
+        name: "produce-one",
+        title: "produce, one record of 1 KiB a request, 64 connections, one request in flight on each",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &one(ONE_RECORD),
+        floor: Some(ONE_RECORD_FLOOR),
+        judgements: &[kafka(Metric::AcksPerCpuSecond, 2.5, 3.5)],
+        percentiles: false,
+        shown: SMALL,
+    },
+    Row {
+        name: "fetch-1",
+        title: "fetch from the page cache, 1 KiB records, 1 consumer",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &one(&[
+            ("producers", "0"),
+            ("consumers", "1"),
+            ("partitions", "8"),
+            ("read", "backlog"),
+            ("read_again", "true"),
+            ("backlog_bytes", "500000000"),
+            ("batch_bytes", "1000000"),
+            ("record_bytes", "1024"),
+        ]),
+        floor: Some(Floor::Send { connections: 1 }),
+        judgements: &[
+            kafka(Metric::CpuPerGb, 3.0, 4.5),
+            floor(Metric::CpuPerGb, 1.5, 1.1),
+        ],
+        percentiles: false,
+        shown: FETCH,
+    },
+    Row {
+        name: "fetch-8",
+        title: "fetch from the page cache, 1 KiB records, 8 consumers",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &one(&[
+            ("producers", "0"),
+            ("consumers", "8"),
+            ("partitions", "8"),
+            ("read", "backlog"),
+            ("read_again", "true"),
+            ("backlog_bytes", "500000000"),
+            ("batch_bytes", "1000000"),
+            ("record_bytes", "1024"),
+        ]),
+        floor: Some(Floor::Send { connections: 8 }),
+        judgements: &[
+            kafka(Metric::CpuPerGb, 3.0, 4.5),
+            floor(Metric::CpuPerGb, 1.5, 1.1),
+        ],
+        percentiles: false,
+        shown: FETCH,
+    },
+    Row {
+        name: "backlog",
+        title: "fetch of a cold backlog by 1 consumer while producing at 30 % of Kafka's rate",
+        procedure: Procedure::Backlog,
+        fsync: Fsync::Nobody,
+        variants: &one(&[
+            ("producers", "8"),
+            ("partitions", "8"),
+            ("batch_bytes", "16384"),
+            ("linger_ms", "1"),
+            ("record_bytes", "1024"),
+            ("consumers", "1"),
+            ("read", "backlog"),
+            ("read_again", "true"),
+            ("backlog_bytes", "4000000000"),
+            ("drop_caches", "true"),
+        ]),
+        floor: None,
+        judgements: &[
+            kafka(Metric::FetchMbS, 1.5, 3.0),
+            kafka(Metric::P999, 3.0, 10.0),
+        ],
+        percentiles: true,
+        shown: &[
+            Metric::FetchMbS,
+            Metric::P50,
+            Metric::P99,
+            Metric::P999,
+            Metric::Max,
+        ],
+    },
+    Row {
+        name: "open-5k",
+        title: "produce at 5,000 records/s, open loop, no linger",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &one(OPEN_5K),
+        floor: Some(Floor::ReceiveAtRate {
+            frame_bytes: 1_150,
+            rate: 5_000.0,
+        }),
+        judgements: &[kafka(Metric::P999, 4.0, 10.0)],
+        percentiles: true,
+        shown: TAILS,
+    },
+    Row {
+        name: "open-20k",
+        title: "produce at 20,000 records/s, open loop, no linger",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &one(OPEN_20K),
+        floor: Some(Floor::ReceiveAtRate {
+            frame_bytes: 1_150,
+            rate: 20_000.0,
+        }),
+        judgements: &[kafka(Metric::P999, 4.0, 10.0)],
+        percentiles: true,
+        shown: TAILS,
+    },
+    Row {
+        name: "open-5k-fsync",
+        title: "produce at 5,000 records/s, open loop, fsync before every acknowledgement",
+        procedure: Procedure::Load,
+        fsync: Fsync::Everybody,
+        variants: &one(OPEN_5K),
+        floor: Some(Floor::Durable),
+        judgements: &[kafka(Metric::P999, 4.0, 20.0)],
+        percentiles: true,
+        shown: TAILS,
+    },
+    Row {
+        name: "open-20k-fsync",
+        title: "produce at 20,000 records/s, open loop, fsync before every acknowledgement",
+        procedure: Procedure::Load,
+        fsync: Fsync::Everybody,
+        variants: &one(OPEN_20K),
+        floor: Some(Floor::Durable),
+        judgements: &[kafka(Metric::P999, 4.0, 20.0)],
+        percentiles: true,
+        shown: TAILS,
+    },
+    Row {
+        name: "acks-fsync",
+        title: "one record a request, 64 connections: ringspun with fsync before every acknowledgement, Kafka without",
+        procedure: Procedure::Load,
+        fsync: Fsync::Ringspun,
+        variants: &one(ONE_RECORD),
+        floor: Some(Floor::Durable),
+        judgements: &[kafka(Metric::AcksPerSecond, 1.0, 2.0)],
+        percentiles: false,
+        shown: SMALL,
+    },
+    Row {
+        name: "crossing",
+        title: "batches of 64 KiB over 2 shards on the same cores: every request crosses, and none does",
+        procedure: Procedure::Crossing { small: false },
+        fsync: Fsync::Nobody,
+        variants: CROSSING,
+        floor: None,
+        judgements: &[Judgement {
+            metric: Metric::CpuPerGb,
+            variant: "crosses",
+            against: Against::Variant("stays"),
+            must: 1.3,
+            goal: 1.1,
+        }],
+        percentiles: false,
+        shown: &[Metric::CpuPerGb, Metric::ProduceMbS, Metric::P99],
+    },
+    Row {
+        name: "crossing-small",
+        title: "one record of 100 B a request over 2 shards on the same cores: every request crosses, and none does",
+        procedure: Procedure::Crossing { small: true },
+        fsync: Fsync::Nobody,
+        variants: CROSSING,
+        floor: None,
+        judgements: &[Judgement {
+            metric: Metric::CpuPerRequest,
+            variant: "crosses",
+            against: Against::Variant("stays"),
+            must: 1.6,
+            goal: 1.25,
+        }],
+        percentiles: false,
+        shown: &[Metric::CpuPerRequest, Metric::AcksPerSecond, Metric::P99],
+    },
+    Row {
+        name: "idle",
+        title: "nothing to do, 1,000 partitions",
+        procedure: Procedure::Idle,
+        fsync: Fsync::Nobody,
+        variants: &one(&[]),
+        floor: None,
+        judgements: &[Judgement {
+            metric: Metric::IdleCpuPercent,
+            variant: "",
+            against: Against::Nothing,
+            must: 1.0,
+            goal: 0.1,
+        }],
+        percentiles: false,
+        shown: RESTING,
+    },
+    Row {
+        name: "start",
+        title: "from exec to the first answer: empty, and with 1,000 partitions",
+        procedure: Procedure::Start,
+        fsync: Fsync::Nobody,
+        variants: &[
+            Variant {
+                name: "empty",
+                settings: &[],
+                ringspun_only: false,
+            },
+            Variant {
+                name: "1000-partitions",
+                settings: &[],
+                ringspun_only: false,
+            },
+        ],
+        floor: None,
+        judgements: &[],
+        percentiles: false,
+        shown: RESTING,
+    },
+    Row {
+        name: "wide",
+        title: "50 producers over 288 partitions with keys, against 4 producers over 4 partitions, batches of 16 KiB",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &[
+            Variant {
+                name: "50x288",
+                settings: &[
+                    ("producers", "50"),
+                    ("partitions", "288"),
+                    ("keys", "round_robin"),
+                    ("batch_bytes", "16384"),
+                    ("record_bytes", "1024"),
+                ],
+                ringspun_only: false,
+            },
+            Variant {
+                name: "4x4",
+                settings: &[
+                    ("producers", "4"),
+                    ("partitions", "4"),
+                    ("keys", "round_robin"),
+                    ("batch_bytes", "16384"),
+                    ("record_bytes", "1024"),
+                ],
+                ringspun_only: false,
+            },
+        ],
+        floor: None,
+        judgements: &[Judgement {
+            metric: Metric::CpuPerRecord,
+            variant: "50x288",
+            against: Against::Variant("4x4"),
+            must: 2.0,
+            goal: 1.3,
+        }],
+        percentiles: false,
+        shown: CPU,
+    },
+    Row {
+        name: "wide-linger",
+        title: "50 producers over 288 partitions with keys, linger 1 ms, 50,000 records/s",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &one(&[
+            ("producers", "50"),
+            ("partitions", "288"),
+            ("keys", "round_robin"),
+            ("batch_bytes", "16384"),
+            ("record_bytes", "1024"),
+            ("linger_ms", "1"),
+            ("rate", "50000"),
+        ]),
+        floor: None,
+        judgements: &[kafka(Metric::CpuPerRecord, 3.0, 8.0)],
+        percentiles: false,
+        shown: CPU,
+    },
+];
+
+const ONE_RECORD: &[(&str, &str)] = &[
+    ("producers", "64"),
+    ("partitions", "8"),
+    ("batch_records", "1"),
+    ("in_flight", "1"),
+    ("record_bytes", "1024"),
+];
+
+const ONE_RECORD_FLOOR: Floor = Floor::Receive {
+    frame_bytes: 1_150,
+    connections: 64,
+    in_flight: 1,
+    records: 1,
+};
+
+const OPEN_5K: &[(&str, &str)] = &[
+    ("producers", "8"),
+    ("partitions", "8"),
+    ("record_bytes", "1024"),
+    ("rate", "5000"),
+];
+
+const OPEN_20K: &[(&str, &str)] = &[
+    ("producers", "8"),
+    ("partitions", "8"),
+    ("record_bytes", "1024"),
+    ("rate", "20000"),
+];
+
+const CROSSING: &[Variant] = &[
+    Variant {
+        name: "stays",
+        settings: &[],
+        ringspun_only: true,
+    },
+    Variant {
+        name: "crosses",
+        settings: &[],
+        ringspun_only: true,
+    },
+];
+
+pub fn find(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
+}
+
+/// The rows of a list of names, in the order of the table.
+pub fn select(names: &[String]) -> Result<Vec<&'static Row>, String> {
+    for name in names {
+        if find(name).is_none() {
+            let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+            let near = crate::workload::nearest(name, known.iter().copied());
+            let near = near.map_or(String::new(), |near| format!(" Did you mean {near}?"));
+            return Err(format!(
+                "no row is called {name}.{near} There are: {}",
+                known.join(", ")
+            ));
+        }
+    }
+    let wanted = |row: &&Row| names.is_empty() || names.iter().any(|name| name == row.name);
+    Ok(ROWS.iter().filter(wanted).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Workload;
+
+    #[test]
+    fn every_workload_of_the_table_is_one_that_the_load_generator_takes() {
+        for row in ROWS {
+            for variant in row.variants {
+                let settings = row.settings(variant);
+                let settings: Vec<String> =
+                    settings.iter().map(|(k, v)| format!("{k}={v}")).collect();
+                Workload::parse("", &settings).unwrap_or_else(|e| panic!("{}: {e:#}", row.name));
+            }
+        }
+    }
+
+    #[test]
+    fn judgements_name_workloads_that_are_there_and_goals_lie_beyond_musts() {
+        for row in ROWS {
+            for judgement in row.judgements {
+                let there = |name: &str| row.variants.iter().any(|v| v.name == name);
+                assert!(there(judgement.variant), "{}", row.name);
+                let stricter = match judgement.against {
+                    Against::Kafka => judgement.goal > judgement.must,
+                    Against::Floor | Against::Nothing => judgement.goal < judgement.must,
+                    Against::Variant(other) => there(other) && judgement.goal < judgement.must,
+                };
+                assert!(stricter, "{}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_row_is_refused_with_the_nearest_and_the_list() {
+        let error = select(&["produce-1kb".into()]).unwrap_err();
+        assert!(error.contains("Did you mean produce-1k?"), "{error}");
+        assert!(error.contains("open-20k-fsync"), "{error}");
+        let rows = select(&["idle".into(), "fetch-1".into()]).expect("both are there");
+        assert_eq!(
+            rows.iter().map(|row| row.name).collect::<Vec<_>>(),
+            ["fetch-1", "idle"]
+        );
+        assert_eq!(select(&[]).expect("all").len(), ROWS.len());
+    }
+}
