@@ -1,7 +1,7 @@
 //! What is logged, by module, changed while the broker runs (broker loggers, KIP-412).
 //!
-//! A logger is the path of a module (`ringspun::storage`), as in `ringspun.logging.level`; `root` is everything
-//! that no other names. A logger without a level of its own has that of the nearest module above it. Nothing is
+//! A logger is a module (`ringspun.storage`; in `ringspun.logging.level` it is written `ringspun::storage`, but
+//! Kafka's own tools take no colon in a name); `root` is everything that no other names. A logger without a level of its own has that of the nearest module above it. Nothing is
 //! kept: a start begins with what `ringspun.logging.level` says.
 
 use std::collections::BTreeMap;
@@ -106,7 +106,7 @@ impl Loggers {
             .chain(self.levels.keys().cloned())
             .map(|name| {
                 let level = self.effective(&name);
-                (name, level)
+                (name.replace("::", "."), level)
             })
             .collect()
     }
@@ -213,11 +213,12 @@ fn change(
     let name = config.name.as_str();
     // Any module of ours is a logger, deeper ones too: they have no list.
     let exists = known.contains_key(name)
-        || name.strip_prefix("ringspun::").is_some_and(|rest| {
-            let path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-            let first = rest.split("::").next().unwrap_or_default();
+        || name.strip_prefix("ringspun.").is_some_and(|rest| {
+            let path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+            let first = rest.split('.').next().unwrap_or_default();
             MODULES.contains(&first) && rest.chars().all(path)
         });
+    let module = name.replace('.', "::");
     let operation = match config.config_operation {
         SET | DELETE if !exists => {
             return Err((InvalidConfig, format!("Logger {name} does not exist!")));
@@ -241,7 +242,7 @@ fn change(
             let why = "Removing the log level of the root logger is not allowed".to_owned();
             return Err((InvalidRequest, why));
         }
-        levels.remove(name);
+        levels.remove(&module);
         return Ok(());
     }
     let Some(text) = &config.value else {
@@ -263,7 +264,7 @@ fn change(
             ),
         ));
     };
-    levels.insert(name.to_owned(), wanted);
+    levels.insert(module, wanted);
     Ok(())
 }
 
@@ -302,22 +303,22 @@ mod tests {
         let (mut loggers, applied) = loggers("warn,ringspun=info,ringspun::storage[append]=trace");
         let level = |loggers: &Loggers, name: &str| loggers.describe()[name];
         assert_eq!(level(&loggers, "root"), "WARN");
-        assert_eq!(level(&loggers, "ringspun::storage"), "INFO");
+        assert_eq!(level(&loggers, "ringspun.storage"), "INFO");
         let set = [
-            ("ringspun::storage", 0, Some("DEBUG")),
-            ("ringspun::storage::log", 0, Some("TRACE")),
+            ("ringspun.storage", 0, Some("DEBUG")),
+            ("ringspun.storage.log", 0, Some("TRACE")),
             ("root", 0, Some("ERROR")),
         ];
         assert_eq!(alter(&mut loggers, "1", &set), 0);
-        assert_eq!(level(&loggers, "ringspun::storage"), "DEBUG");
-        assert_eq!(level(&loggers, "ringspun::broker"), "INFO");
+        assert_eq!(level(&loggers, "ringspun.storage"), "DEBUG");
+        assert_eq!(level(&loggers, "ringspun.broker"), "INFO");
         assert_eq!(
             *applied.borrow(),
             "ringspun=info,ringspun::storage=debug,ringspun::storage::log=trace,error,ringspun::storage[append]=trace"
         );
-        let unset = [("ringspun", 1, None), ("ringspun::storage::log", 1, None)];
+        let unset = [("ringspun", 1, None), ("ringspun.storage.log", 1, None)];
         assert_eq!(alter(&mut loggers, "1", &unset), 0);
-        assert_eq!(level(&loggers, "ringspun::broker"), "ERROR");
+        assert_eq!(level(&loggers, "ringspun.broker"), "ERROR");
     }
 
     #[test]
@@ -325,12 +326,12 @@ mod tests {
         let (mut loggers, applied) = loggers("info");
         let good = ("ringspun", 0, Some("DEBUG"));
         for (bad, code) in [
-            (("ringspun::nothing", 0, Some("DEBUG")), 40),
-            (("ringspun::storage", 0, Some("debug")), 40),
-            (("ringspun::storage", 0, Some("LOUD")), 40),
-            (("ringspun::storage", 2, Some("DEBUG")), 42),
-            (("ringspun::storage", 9, Some("DEBUG")), 42),
-            (("ringspun::storage", 0, None), 42),
+            (("ringspun.nothing", 0, Some("DEBUG")), 40),
+            (("ringspun.storage", 0, Some("debug")), 40),
+            (("ringspun.storage", 0, Some("LOUD")), 40),
+            (("ringspun.storage", 2, Some("DEBUG")), 42),
+            (("ringspun.storage", 9, Some("DEBUG")), 42),
+            (("ringspun.storage", 0, None), 42),
             (("ringspun", 0, Some("INFO")), 42),
             (("root", 1, None), 42),
         ] {

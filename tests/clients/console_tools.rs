@@ -264,7 +264,7 @@ fn configs(world: &mut World) -> Result<(), String> {
 /// The level of a logger changes while the broker runs (KIP-412). Each broker has loggers of its own names.
 fn loggers(world: &mut World) -> Result<(), String> {
     let logger = match world.broker.kind() {
-        Kind::Ringspun => "ringspun::storage",
+        Kind::Ringspun => "ringspun.storage",
         Kind::Kafka => "kafka.server.KafkaApis",
     };
     let run = |world: &mut World, more: &[&str]| {
