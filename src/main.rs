@@ -18,6 +18,7 @@ use ringspun::admin::http;
 use ringspun::admin::metrics::{Metrics, PartitionSample, PartitionSource};
 use ringspun::admin::profile::command::{self, ProfileArguments};
 use ringspun::admin::profile::{ProfileSource, Profiler, Sample};
+use ringspun::admin::shards::{self, ShardSource};
 use ringspun::base::listeners::{self, HostPort};
 use ringspun::base::settings::{self, Inputs, Loaded};
 use ringspun::broker::loggers::Loggers;
@@ -212,7 +213,8 @@ impl Watcher for Web {
     fn run(&self, node: NodeView, stop: oneshot::Receiver<()>) -> LocalFuture {
         let source = self.partitions.then(|| partition_source(node.clone()));
         let metrics = Metrics::new(node.counters.clone(), source, logging::dropped_lines)
-            .with_profiler(Profiler::new(profile_source(node)));
+            .with_profiler(Profiler::new(profile_source(node.clone())));
+        let shards = shard_source(node);
         let health = self.health.clone();
         let bound = self.bound.take();
         Box::pin(async move {
@@ -220,7 +222,7 @@ impl Watcher for Web {
                 let _ = stop.await;
             };
             if let Some(bound) = bound
-                && let Err(error) = bound.serve(health, metrics, stops).await
+                && let Err(error) = bound.serve(health, metrics, shards, stops).await
             {
                 tracing::error!("HTTP server ended: {error}");
             }
@@ -273,6 +275,18 @@ fn profile_source(node: NodeView) -> ProfileSource {
             });
             let topics = topics.collect();
             let _ = answer.send(Sample { shards, topics });
+        }
+    });
+    source
+}
+
+/// Asks the shards for what `/shards` says of them.
+fn shard_source(node: NodeView) -> ShardSource {
+    let (source, mut asked) = tokio::sync::mpsc::channel::<oneshot::Sender<_>>(4);
+    tokio::task::spawn_local(async move {
+        while let Some(answer) = asked.recv().await {
+            let held = node.holdings().await;
+            let _ = answer.send(held.into_iter().map(shards::Shard::of).collect());
         }
     });
     source

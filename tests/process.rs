@@ -269,6 +269,7 @@ fn it_says_ready_once_and_stops_cleanly_on_a_signal() {
         assert!(http(&address, "/health/live").starts_with("HTTP/1.1 200"));
         assert!(http(&address, "/health/ready").starts_with("HTTP/1.1 200"));
         assert!(http(&address, "/metrics").contains("ringspun_shards 1"));
+        assert!(http(&address, "/shards").contains("{\"shards\":[{\"shard\":0,\"connections\":["));
         let mark = at.path().join("data/.kafka_cleanshutdown");
         assert!(!mark.exists());
         node.signal(signal);

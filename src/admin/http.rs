@@ -5,6 +5,7 @@
 //! /health/ready    200 when clients are served; 503 while starting and while stopping
 //! /metrics         admin::metrics
 //! /profile         admin::profile
+//! /shards          admin::shards
 //! ```
 //! Whoever reaches the port is not trusted: at most [`MAX_CONNECTIONS`] at a time (others wait in the
 //! kernel's queue), each may send [`MAX_REQUEST_BYTES`] until it is answered, and one that does not get on
@@ -31,6 +32,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::metrics::Metrics;
 use super::profile::Profiler;
+use super::shards::ShardSource;
 use crate::base::listeners::HostPort;
 
 /// Connections served at a time.
@@ -108,6 +110,7 @@ impl Bound {
         self,
         health: Health,
         metrics: Metrics,
+        shards: ShardSource,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let listener = Bounded {
@@ -115,10 +118,11 @@ impl Bound {
             room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         };
         let (stopped, mut stopping) = tokio::sync::watch::channel(());
-        let server = axum::serve(listener, router(health, metrics)).with_graceful_shutdown(async {
-            stop.await;
-            drop(stopped);
-        });
+        let server =
+            axum::serve(listener, router(health, metrics, shards)).with_graceful_shutdown(async {
+                stop.await;
+                drop(stopped);
+            });
         let late = async {
             // Ends when `stopped` is dropped; nothing is ever sent.
             let _ = stopping.changed().await;
@@ -131,7 +135,7 @@ impl Bound {
     }
 }
 
-fn router(health: Health, metrics: Metrics) -> Router {
+fn router(health: Health, metrics: Metrics, shards: ShardSource) -> Router {
     let profile = metrics.profiler().map(Profiler::routes).unwrap_or_default();
     Router::new()
         .route("/health/live", get(async || "live\n"))
@@ -142,6 +146,7 @@ fn router(health: Health, metrics: Metrics) -> Router {
         .route("/metrics", get(render))
         .with_state((health, metrics))
         .merge(profile)
+        .merge(super::shards::routes(shards))
 }
 
 async fn render(State((_, metrics)): State<(Health, Metrics)>) -> impl IntoResponse {
@@ -290,7 +295,8 @@ mod tests {
             let (address, health) = (bound.address(), Health::default());
             let (stop, stopped) = oneshot::channel();
             let metrics = Metrics::new(ShardCounters::for_shards(1), None, || 0);
-            let server = tokio::spawn(bound.serve(health.clone(), metrics, async {
+            let (shards, _) = tokio::sync::mpsc::channel(1);
+            let server = tokio::spawn(bound.serve(health.clone(), metrics, shards, async {
                 let _ = stopped.await;
             }));
             then(address, health, stop).await;

@@ -1,5 +1,6 @@
-//! HTTP for people and monitoring: health, metrics, where the time goes.
+//! HTTP for people and monitoring: health, metrics, where the time goes, what is on which shard.
 
 pub mod http;
 pub mod metrics;
 pub mod profile;
+pub mod shards;

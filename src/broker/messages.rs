@@ -14,7 +14,8 @@ use bytes::BytesMut;
 use crate::base::profile::{ShardProfile, Timeline};
 use crate::base::settings::NodeSettings;
 use crate::base::{
-    LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp, TopicPartition,
+    LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, ShardId, Timestamp,
+    TopicPartition,
 };
 use crate::broker::control::{ControlReply, ControlRequest};
 use crate::broker::error::PartitionError;
@@ -44,6 +45,8 @@ pub enum Request {
     Checkpoints,
     /// Where the time went on this shard.
     Profile,
+    /// Which connections this shard serves, and which partitions it owns.
+    Holdings,
     /// Start to accept connections: for the first shard.
     Accept,
     /// Whether the partitions are open: answered once they are.
@@ -70,6 +73,7 @@ pub enum Reply {
     Checkpoints(Vec<Checkpoint>),
     /// `None`: the profiler is switched off.
     Profile(Option<Box<ShardProfile>>),
+    Holdings(Holdings),
     Stopped {
         /// Directories in which a log could not be closed cleanly, by their index in `log.dirs`.
         unclean: BTreeSet<usize>,
@@ -219,6 +223,15 @@ pub struct Checkpoint {
     /// The rest is for metrics.
     pub log_end_offset: Offset,
     pub size_bytes: u64,
+}
+
+/// What is on one shard.
+#[derive(Clone, Debug, Default)]
+pub struct Holdings {
+    pub shard: ShardId,
+    /// Addresses of clients, with the name of the listener they came by.
+    pub connections: Vec<(SocketAddr, Arc<str>)>,
+    pub partitions: Vec<(Arc<str>, PartitionIndex)>,
 }
 
 /// A socket that was accepted, on its way to the shard that will serve it.

@@ -317,6 +317,7 @@ impl Shard {
             }
             // Only the control thread serves the last.
             Request::Connection(_)
+            | Request::Holdings
             | Request::Accept
             | Request::Opened
             | Request::Drain

@@ -13,6 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -183,6 +184,8 @@ pub struct ConnectionHost {
     /// Names of the listeners, by their index.
     listeners: Vec<Arc<str>>,
     open: RefCell<BTreeMap<u64, Rc<Queue>>>,
+    /// Whose they are, and by which listener they came.
+    peers: RefCell<BTreeMap<u64, (SocketAddr, Arc<str>)>>,
     next: Cell<u64>,
     log_limit: LogLimit,
 }
@@ -198,6 +201,7 @@ impl ConnectionHost {
             options,
             listeners,
             open: RefCell::default(),
+            peers: RefCell::default(),
             next: Cell::new(0),
             log_limit: LogLimit::new(10, 1000),
         });
@@ -220,6 +224,11 @@ impl ConnectionHost {
             reply.send(Reply::Done);
         };
         glommio::spawn_local(profile::named_for("connection reader", peer, serving)).detach();
+    }
+
+    /// Clients that are connected to this shard, with the names of their listeners.
+    pub fn peers(&self) -> Vec<(SocketAddr, Arc<str>)> {
+        self.peers.borrow().values().cloned().collect()
     }
 
     /// Closes what is silent for too long, does not read its answers, or stands still in the middle of a
@@ -292,6 +301,8 @@ impl ConnectionHost {
         let number = self.next.get();
         self.next.set(number + 1);
         self.open.borrow_mut().insert(number, queue.clone());
+        let from = (accepted.peer, peer.listener.clone());
+        self.peers.borrow_mut().insert(number, from);
         if shard.is_stopping() {
             queue.cut(CloseReason::Shutdown);
         }
@@ -331,6 +342,7 @@ impl ConnectionHost {
             counters.requests_in_flight.dec();
         }
         self.open.borrow_mut().remove(&number);
+        self.peers.borrow_mut().remove(&number);
         written.unwrap_or(reason)
     }
 

@@ -32,7 +32,7 @@ use crate::base::{BrokerId, ProducerId};
 use crate::broker::config_rules::TableRules;
 use crate::broker::control::{ControlHost, controller_settings};
 use crate::broker::loggers::Loggers;
-use crate::broker::messages::{Checkpoint, Reply, Request};
+use crate::broker::messages::{Checkpoint, Holdings, Reply, Request};
 use crate::broker::shard::wall_clock;
 use crate::controller::BrokerStart;
 use crate::controller::quorum::{ControllerService, Quorum};
@@ -98,6 +98,16 @@ impl NodeView {
     /// The metadata as it is now.
     pub fn image(&self) -> Arc<Image> {
         self.host.service().image()
+    }
+
+    /// What is on which shard: asks the shards.
+    pub async fn holdings(&self) -> Vec<Holdings> {
+        let replies = self.host.to_all(|| Request::Holdings).await;
+        let held = replies.into_iter().filter_map(|reply| match reply {
+            Reply::Holdings(holdings) => Some(holdings),
+            _ => None,
+        });
+        held.collect()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::base::counters::ShardCounters;
 use crate::base::settings::NodeSettings;
 use crate::base::{BrokerId, ShardId};
 use crate::broker::event::Event;
-use crate::broker::messages::{Reply, Request};
+use crate::broker::messages::{Holdings, Reply, Request};
 use crate::broker::offload::{Directories, Directory, ShardOffload};
 use crate::broker::reply::ReplyTo;
 use crate::broker::shard::{Shard, spawn};
@@ -93,6 +93,17 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
                             spawn("acceptor", acceptor.clone().run(index, bound.listen()));
                         }
                         reply.send(Reply::Done);
+                    }
+                    Request::Holdings => {
+                        let partitions = shard.all_partitions();
+                        reply.send(Reply::Holdings(Holdings {
+                            shard: shard.id,
+                            connections: host.peers(),
+                            partitions: partitions
+                                .iter()
+                                .map(|p| (p.topic.clone(), p.key.partition))
+                                .collect(),
+                        }));
                     }
                     Request::Opened => reply.send(Reply::Opened(summary)),
                     Request::Drain => {

@@ -77,8 +77,7 @@ impl Broker {
         })
     }
 
-    /// To be measured: it may run on this core only, and a Java machine gets the options of Kafka's own
-    /// start script and a heap of 4 GiB.
+    /// It may run on this core only.
     pub fn pinned_to(mut self, core: usize) -> Broker {
         self.core = Some(core);
         self

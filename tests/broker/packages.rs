@@ -93,26 +93,8 @@ pub fn jars() -> Result<PathBuf, String> {
 
 /// A Java machine over those jars; the class and its arguments are the caller's to add.
 pub fn java(jars: &Path) -> Command {
-    java_with(jars, &["-Xmx1G", "-XX:+UseSerialGC"])
-}
-
-/// The same with the options of Kafka's own start script, and a heap of 4 GiB.
-pub fn java_for_measuring(jars: &Path) -> Command {
-    let options = [
-        "-Xms4G",
-        "-Xmx4G",
-        "-XX:+UseG1GC",
-        "-XX:MaxGCPauseMillis=20",
-        "-XX:InitiatingHeapOccupancyPercent=35",
-        "-XX:+ExplicitGCInvokesConcurrent",
-        "-XX:G1HeapRegionSize=16M",
-    ];
-    java_with(jars, &options)
-}
-
-fn java_with(jars: &Path, options: &[&str]) -> Command {
     let mut command = Command::new("java");
-    command.args(options).arg("-Djava.awt.headless=true");
+    command.args(["-Xmx1G", "-XX:+UseSerialGC", "-Djava.awt.headless=true"]);
     let logging = sources("java/log4j2.properties");
     command.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
     command.arg("-cp").arg(format!("{}/*", jars.display()));
