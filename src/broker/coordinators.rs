@@ -23,11 +23,13 @@ use glommio::timer::Timer;
 use crate::base::settings::NodeSettings;
 use crate::base::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp};
 use crate::broker::event::Event;
+use crate::broker::internal_topics::CONSUMER_OFFSETS;
 use crate::broker::messages::Reply;
 use crate::broker::offload::read_slice;
 use crate::broker::partition::Partition;
 use crate::broker::reply::ReplyTo;
 use crate::broker::shard::{Shard, spawn, wall_clock};
+use crate::coordinator::group::GroupMachine;
 use crate::coordinator::{Context, CoordinatorRecord, Machine, Outcome, Position, Token};
 use crate::metadata::Delta;
 use crate::records::control::{EndTxnMarker, TxnOutcome};
@@ -88,6 +90,49 @@ pub struct Host<M: Machine> {
     seats: RefCell<BTreeMap<PartitionIndex, Rc<Seat<M>>>>,
     clock: Clock,
     next_token: Cell<u64>,
+}
+
+/// All coordinators of one shard. One per shard.
+pub struct Coordinators {
+    pub groups: Rc<Host<GroupMachine>>,
+}
+
+impl Default for Coordinators {
+    fn default() -> Self {
+        Self {
+            groups: Rc::new(Host::new(
+                Reply::Group,
+                |_, _, effect| match effect {},
+                offsets_codec,
+            )),
+        }
+    }
+}
+
+impl Coordinators {
+    /// This shard serves `partition` from now on.
+    pub fn open(&self, shard: &Rc<Shard>, partition: &Rc<Partition>) {
+        if &*partition.topic == CONSUMER_OFFSETS {
+            self.groups.open(shard, partition);
+        }
+    }
+
+    /// This shard no longer serves `partition`.
+    pub fn close(&self, partition: &Partition) {
+        if &*partition.topic == CONSUMER_OFFSETS {
+            self.groups.close(partition.key.partition);
+        }
+    }
+
+    /// The image that the shard serves has changed.
+    pub fn image_changed(&self, shard: &Rc<Shard>, delta: &Delta) {
+        self.groups.image_changed(shard, delta);
+    }
+
+    /// The node stops: whoever waits for others is told.
+    pub fn stop(&self) {
+        self.groups.stop();
+    }
 }
 
 /// The wall clock as it was at the start, and never back from there.
@@ -470,7 +515,9 @@ async fn serve<M: Machine>(host: Rc<Host<M>>, shard: Weak<Shard>, seat: Rc<Seat<
             *seat.state.borrow_mut() = State::Failed;
             host.turn_away(&seat, CoordinatorError::NotAvailable);
         }
-        if matches!(&*seat.state.borrow(), State::Loading) && !host.load(&shard, &seat).await {
+        // Apart, so that no borrow lives across the await.
+        let loading = matches!(&*seat.state.borrow(), State::Loading);
+        if loading && !host.load(&shard, &seat).await {
             host.turn_away(&seat, CoordinatorError::NotAvailable);
         }
         host.turn(&shard, &seat);

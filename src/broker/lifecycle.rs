@@ -146,7 +146,9 @@ impl Shard {
         );
         let topic = topic.name.clone();
         let partition = Partition::new(key, topic, directory, log, settings, leader);
-        self.insert_partition(Rc::new(partition));
+        let partition = Rc::new(partition);
+        self.insert_partition(partition.clone());
+        self.coordinators.open(self, &partition);
         let counters = self.counters();
         if report.recovered_segments > 0 {
             counters.recovered_partitions.inc();
@@ -230,6 +232,7 @@ impl Shard {
                     .contains(&ConfigResource::Topic(topic.to_owned()))
         };
         self.set_image(image.clone());
+        self.coordinators.image_changed(self, delta);
         if !delta.configs_changed.is_empty() {
             for partition in self.all_partitions() {
                 if changed(&partition.topic) {
@@ -265,6 +268,7 @@ impl Shard {
             self.delete_offline(key).await;
             return;
         };
+        self.coordinators.close(&partition);
         let moved = partition.close();
         self.settle(moved);
         let Some(parent) = partition.log.dir().parent().map(PathBuf::from) else {

@@ -18,8 +18,10 @@ use crate::base::{
     TopicPartition,
 };
 use crate::broker::control::{ControlReply, ControlRequest};
+use crate::broker::coordinators::CoordinatorError;
 use crate::broker::error::PartitionError;
 use crate::broker::lifecycle::OpenSummary;
+use crate::coordinator::group;
 use crate::metadata::{Delta, Image};
 use crate::storage::LogSlice;
 
@@ -33,6 +35,8 @@ pub enum Request {
     DeleteRecords(Vec<DeleteRecords>),
     EpochEnds(Vec<EpochEnd>),
     DescribeProducers(Vec<Item<()>>),
+    /// For the coordinator of this partition of `__consumer_offsets`.
+    Group(PartitionIndex, group::Ask),
     /// Sizes of the partitions this shard owns.
     LogDirs,
     /// Create, delete and change partitions until this shard serves the image.
@@ -67,6 +71,7 @@ pub enum Reply {
     DeleteRecords(Vec<Answer<Offset>>),
     EpochEnds(Vec<Answer<FoundEpochEnd>>),
     DescribeProducers(Vec<Answer<Vec<ActiveProducer>>>),
+    Group(Result<group::Answer, CoordinatorError>),
     LogDirs(Vec<PartitionSize>),
     Done,
     Opened(OpenSummary),

@@ -18,6 +18,7 @@ use crate::base::counters::{Purgatory as PurgatoryKind, ShardCounters};
 use crate::base::profile::{Stage, Timeline};
 use crate::base::settings::NodeSettings;
 use crate::base::{BrokerId, ShardId, Timestamp, TopicPartition};
+use crate::broker::coordinators::Coordinators;
 use crate::broker::error::PartitionError;
 use crate::broker::event::Event;
 use crate::broker::lifecycle::Offline;
@@ -46,6 +47,7 @@ pub struct Shard {
     pub endpoint: Endpoint<Request, Reply>,
     all_counters: Arc<[ShardCounters]>,
     pub purgatory: Purgatory,
+    pub coordinators: Coordinators,
     pub(crate) directories: Directories,
     image: RefCell<Arc<Image>>,
     settings: RefCell<Arc<NodeSettings>>,
@@ -89,6 +91,7 @@ impl Shard {
             endpoint,
             all_counters,
             purgatory: Purgatory::default(),
+            coordinators: Coordinators::default(),
             directories,
             image: RefCell::new(image),
             settings: RefCell::new(settings),
@@ -294,6 +297,9 @@ impl Shard {
                     |partition, _| partition.producers(),
                 );
                 reply.send(Reply::DescribeProducers(answers));
+            }
+            Request::Group(partition, ask) => {
+                self.coordinators.groups.ask(self, partition, ask, reply);
             }
             Request::LogDirs => reply.send(Reply::LogDirs(self.sizes())),
             Request::Image(image, delta) => {
@@ -663,6 +669,7 @@ impl Shard {
     /// Nothing new is appended from here on, and fetches that wait are answered with what there is.
     pub fn begin_stop(self: &Rc<Self>) {
         self.stopping.set(true);
+        self.coordinators.stop();
         for op in self.purgatory.all_fetches() {
             self.complete_fetch(&op, true);
         }

@@ -11,9 +11,12 @@
 pub mod advertise;
 pub mod api_versions;
 pub mod configs;
+pub mod coordinators;
 pub mod errors;
 pub mod fetch;
 pub mod fetch_session;
+pub mod group_offsets;
+pub mod groups;
 pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
@@ -283,6 +286,17 @@ pub async fn begin(
         key::LIST_OFFSETS => offsets::list_offsets(call, body).await,
         key::OFFSET_FOR_LEADER_EPOCH => offsets::offset_for_leader_epoch(call, body).await,
         key::DELETE_RECORDS => offsets::delete_records(call, body).await,
+        key::FIND_COORDINATOR => coordinators::find_coordinator(call, body),
+        key::JOIN_GROUP => groups::join_group(call, body).await,
+        key::SYNC_GROUP => groups::sync_group(call, body).await,
+        key::HEARTBEAT => groups::heartbeat(call, body).await,
+        key::LEAVE_GROUP => groups::leave_group(call, body).await,
+        key::LIST_GROUPS => groups::list_groups(call, body).await,
+        key::DESCRIBE_GROUPS => groups::describe_groups(call, body).await,
+        key::DELETE_GROUPS => groups::delete_groups(call, body).await,
+        key::OFFSET_COMMIT => group_offsets::offset_commit(call, body).await,
+        key::OFFSET_FETCH => group_offsets::offset_fetch(call, body).await,
+        key::OFFSET_DELETE => group_offsets::offset_delete(call, body).await,
         key::CREATE_TOPICS => topics::create_topics(call, body),
         key::DELETE_TOPICS => topics::delete_topics(call, body),
         key::CREATE_PARTITIONS => topics::create_partitions(call, body),

@@ -23,6 +23,15 @@ pub mod key {
     pub const FETCH: i16 = 1;
     pub const LIST_OFFSETS: i16 = 2;
     pub const METADATA: i16 = 3;
+    pub const OFFSET_COMMIT: i16 = 8;
+    pub const OFFSET_FETCH: i16 = 9;
+    pub const FIND_COORDINATOR: i16 = 10;
+    pub const JOIN_GROUP: i16 = 11;
+    pub const HEARTBEAT: i16 = 12;
+    pub const LEAVE_GROUP: i16 = 13;
+    pub const SYNC_GROUP: i16 = 14;
+    pub const DESCRIBE_GROUPS: i16 = 15;
+    pub const LIST_GROUPS: i16 = 16;
     pub const API_VERSIONS: i16 = 18;
     pub const CREATE_TOPICS: i16 = 19;
     pub const DELETE_TOPICS: i16 = 20;
@@ -33,9 +42,11 @@ pub mod key {
     pub const ALTER_CONFIGS: i16 = 33;
     pub const DESCRIBE_LOG_DIRS: i16 = 35;
     pub const CREATE_PARTITIONS: i16 = 37;
+    pub const DELETE_GROUPS: i16 = 42;
     pub const ELECT_LEADERS: i16 = 43;
     pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
     pub const LIST_PARTITION_REASSIGNMENTS: i16 = 46;
+    pub const OFFSET_DELETE: i16 = 47;
     pub const DESCRIBE_QUORUM: i16 = 55;
     pub const DESCRIBE_CLUSTER: i16 = 60;
     pub const DESCRIBE_PRODUCERS: i16 = 61;
@@ -63,6 +74,15 @@ pub static APIS: &[Api] = &[
     api(key::FETCH, "Fetch", 4, 18, 12),
     api(key::LIST_OFFSETS, "ListOffsets", 1, 11, 6),
     api(key::METADATA, "Metadata", 0, 13, 9),
+    api(key::OFFSET_COMMIT, "OffsetCommit", 2, 10, 8),
+    api(key::OFFSET_FETCH, "OffsetFetch", 1, 10, 6),
+    api(key::FIND_COORDINATOR, "FindCoordinator", 0, 6, 3),
+    api(key::JOIN_GROUP, "JoinGroup", 0, 9, 6),
+    api(key::HEARTBEAT, "Heartbeat", 0, 4, 4),
+    api(key::LEAVE_GROUP, "LeaveGroup", 0, 5, 4),
+    api(key::SYNC_GROUP, "SyncGroup", 0, 5, 4),
+    api(key::DESCRIBE_GROUPS, "DescribeGroups", 0, 6, 5),
+    api(key::LIST_GROUPS, "ListGroups", 0, 5, 3),
     api(key::API_VERSIONS, "ApiVersions", 0, 4, 3),
     api(key::CREATE_TOPICS, "CreateTopics", 2, 7, 5),
     api(key::DELETE_TOPICS, "DeleteTopics", 1, 6, 4),
@@ -79,6 +99,7 @@ pub static APIS: &[Api] = &[
     api(key::ALTER_CONFIGS, "AlterConfigs", 0, 2, 2),
     api(key::DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 5, 2),
     api(key::CREATE_PARTITIONS, "CreatePartitions", 0, 3, 2),
+    api(key::DELETE_GROUPS, "DeleteGroups", 0, 2, 2),
     api(key::ELECT_LEADERS, "ElectLeaders", 0, 2, 2),
     api(
         key::INCREMENTAL_ALTER_CONFIGS,
@@ -94,6 +115,7 @@ pub static APIS: &[Api] = &[
         0,
         0,
     ),
+    api(key::OFFSET_DELETE, "OffsetDelete", 0, 0, 1),
     api(key::DESCRIBE_QUORUM, "DescribeQuorum", 0, 2, 0),
     api(key::DESCRIBE_CLUSTER, "DescribeCluster", 0, 2, 0),
     api(key::DESCRIBE_PRODUCERS, "DescribeProducers", 0, 0, 0),
@@ -167,6 +189,15 @@ mod tests {
                 (1, 4, 4, 18),
                 (2, 1, 1, 11),
                 (3, 0, 0, 13),
+                (8, 2, 2, 10),
+                (9, 1, 1, 10),
+                (10, 0, 0, 6),
+                (11, 0, 0, 9),
+                (12, 0, 0, 4),
+                (13, 0, 0, 5),
+                (14, 0, 0, 5),
+                (15, 0, 0, 6),
+                (16, 0, 0, 5),
                 (18, 0, 0, 4),
                 (19, 2, 2, 7),
                 (20, 1, 1, 6),
@@ -177,9 +208,11 @@ mod tests {
                 (33, 0, 0, 2),
                 (35, 1, 1, 5),
                 (37, 0, 0, 3),
+                (42, 0, 0, 2),
                 (43, 0, 0, 2),
                 (44, 0, 0, 1),
                 (46, 0, 0, 0),
+                (47, 0, 0, 0),
                 (55, 0, 0, 2),
                 (60, 0, 0, 2),
                 (61, 0, 0, 0),
@@ -213,7 +246,7 @@ mod tests {
         assert!(matches!(lookup(0, 3), Lookup::Served(_)));
         assert!(matches!(lookup(0, 14), Lookup::UnsupportedVersion(_)));
         assert!(matches!(lookup(0, -1), Lookup::UnsupportedVersion(_)));
-        assert_eq!(lookup(11, 0), Lookup::UnknownKey);
+        assert_eq!(lookup(4, 0), Lookup::UnknownKey);
         assert_eq!(lookup(-1, 0), Lookup::UnknownKey);
     }
 }

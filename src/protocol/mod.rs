@@ -10,7 +10,7 @@
 //! 1. No byte of a peer can panic, abort, or make anything allocate more than a small multiple of the
 //!    bytes that arrived.
 //! 2. Every message is what the schemas of Kafka 4.3 say, in every version of [`api::APIS`]; where the
-//!    crate's types stop earlier, [`newer`] goes on.
+//!    crate's types stop earlier, [`newer`] and [`topic_ids`] go on.
 //! 3. A tagged field is never written at its default: old clients misread it.
 
 pub mod api;
@@ -25,6 +25,7 @@ mod reader;
 pub mod response;
 #[cfg(test)]
 mod testing;
+pub mod topic_ids;
 pub mod walker;
 mod writer;
 

@@ -12,6 +12,7 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use super::api::{self, APIS};
 use super::fuzz::{Generator, Rng};
 use super::walker::{Field, REQUESTS, responses::RESPONSES};
+use super::{newer, topic_ids};
 
 /// Decodes and encodes again with the crate; errs if the crate refuses or leaves bytes over.
 type Recode = fn(i16, &[u8]) -> anyhow::Result<Vec<u8>>;
@@ -59,6 +60,15 @@ recoders! {
     FETCH: FetchRequest, FetchResponse;
     LIST_OFFSETS: ListOffsetsRequest, ListOffsetsResponse;
     METADATA: MetadataRequest, MetadataResponse;
+    OFFSET_COMMIT: OffsetCommitRequest, OffsetCommitResponse;
+    OFFSET_FETCH: OffsetFetchRequest, OffsetFetchResponse;
+    FIND_COORDINATOR: FindCoordinatorRequest, FindCoordinatorResponse;
+    JOIN_GROUP: JoinGroupRequest, JoinGroupResponse;
+    HEARTBEAT: HeartbeatRequest, HeartbeatResponse;
+    LEAVE_GROUP: LeaveGroupRequest, LeaveGroupResponse;
+    SYNC_GROUP: SyncGroupRequest, SyncGroupResponse;
+    DESCRIBE_GROUPS: DescribeGroupsRequest, DescribeGroupsResponse;
+    LIST_GROUPS: ListGroupsRequest, ListGroupsResponse;
     API_VERSIONS: ApiVersionsRequest, ApiVersionsResponse;
     CREATE_TOPICS: CreateTopicsRequest, CreateTopicsResponse;
     DELETE_TOPICS: DeleteTopicsRequest, DeleteTopicsResponse;
@@ -69,14 +79,32 @@ recoders! {
     ALTER_CONFIGS: AlterConfigsRequest, AlterConfigsResponse;
     DESCRIBE_LOG_DIRS: DescribeLogDirsRequest, DescribeLogDirsResponse;
     CREATE_PARTITIONS: CreatePartitionsRequest, CreatePartitionsResponse;
+    DELETE_GROUPS: DeleteGroupsRequest, DeleteGroupsResponse;
     ELECT_LEADERS: ElectLeadersRequest, ElectLeadersResponse;
     INCREMENTAL_ALTER_CONFIGS: IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;
     LIST_PARTITION_REASSIGNMENTS: ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse;
+    OFFSET_DELETE: OffsetDeleteRequest, OffsetDeleteResponse;
     DESCRIBE_QUORUM: DescribeQuorumRequest, DescribeQuorumResponse;
     DESCRIBE_CLUSTER: DescribeClusterRequest, DescribeClusterResponse;
     DESCRIBE_PRODUCERS: DescribeProducersRequest, DescribeProducersResponse;
     LIST_CONFIG_RESOURCES: ListConfigResourcesRequest, ListConfigResourcesResponse;
     DESCRIBE_TOPIC_PARTITIONS: DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse;
+}
+
+/// Whether a request is decoded here and not by the crate.
+fn is_decoded_here(key: i16, version: i16) -> bool {
+    matches!(key, api::key::OFFSET_COMMIT | api::key::OFFSET_FETCH)
+        && version >= topic_ids::TOPIC_IDS_SINCE
+}
+
+/// Decodes a request of any version with whoever can.
+fn decode_any(key: i16, version: i16, bytes: &[u8]) -> anyhow::Result<()> {
+    let body = Bytes::copy_from_slice(bytes);
+    match key {
+        api::key::OFFSET_COMMIT => Ok(topic_ids::decode_offset_commit(version, body).map(drop)?),
+        api::key::OFFSET_FETCH => Ok(topic_ids::decode_offset_fetch(version, body).map(drop)?),
+        _ => decode_with_crate(key, newer::request_version(key, version), bytes),
+    }
 }
 
 /// Every API with each version it is served in.

@@ -78,6 +78,94 @@ pub(in crate::protocol) static REQUESTS: &[Layout] = &[
         f("IncludeClusterAuthorizedOperations", Bool).since(8).until(10),
         f("IncludeTopicAuthorizedOperations", Bool).since(8),
     ]),
+    layout(key::OFFSET_COMMIT, &[
+        f("GroupId", Str),
+        f("GenerationIdOrMemberEpoch", I32),
+        f("MemberId", Str),
+        f("GroupInstanceId", Str).since(7).nullable(7),
+        f("RetentionTimeMs", I64).until(4),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str).until(9),
+            f("TopicId", Uuid).since(10),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("CommittedOffset", I64),
+                f("CommittedLeaderEpoch", I32).since(6),
+                f("CommittedMetadata", Str).nullable(2),
+            ]))),
+        ]))),
+    ]),
+    layout(key::OFFSET_FETCH, &[
+        f("GroupId", Str).until(7),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str).until(7),
+            f("PartitionIndexes", Array(&I32)).until(7),
+        ]))).until(7).nullable(2),
+        f("Groups", Array(&Struct(&[
+            f("GroupId", Str).since(8),
+            f("MemberId", Str).since(9).nullable(9),
+            f("MemberEpoch", I32).since(9),
+            f("Topics", Array(&Struct(&[
+                f("Name", Str).since(8).until(9),
+                f("TopicId", Uuid).since(10),
+                f("PartitionIndexes", Array(&I32)).since(8),
+            ]))).since(8).nullable(8),
+        ]))).since(8),
+        f("RequireStable", Bool).since(7),
+    ]),
+    layout(key::FIND_COORDINATOR, &[
+        f("Key", Str).until(3),
+        f("KeyType", I8).since(1),
+        f("CoordinatorKeys", Array(&Str)).since(4),
+    ]),
+    layout(key::JOIN_GROUP, &[
+        f("GroupId", Str),
+        f("SessionTimeoutMs", I32),
+        f("RebalanceTimeoutMs", I32).since(1),
+        f("MemberId", Str),
+        f("GroupInstanceId", Str).since(5).nullable(5),
+        f("ProtocolType", Str),
+        f("Protocols", Array(&Struct(&[
+            f("Name", Str),
+            f("Metadata", Records),
+        ]))),
+        f("Reason", Str).since(8).nullable(8),
+    ]),
+    layout(key::HEARTBEAT, &[
+        f("GroupId", Str),
+        f("GenerationId", I32),
+        f("MemberId", Str),
+        f("GroupInstanceId", Str).since(3).nullable(3),
+    ]),
+    layout(key::LEAVE_GROUP, &[
+        f("GroupId", Str),
+        f("MemberId", Str).until(2),
+        f("Members", Array(&Struct(&[
+            f("MemberId", Str).since(3),
+            f("GroupInstanceId", Str).since(3).nullable(3),
+            f("Reason", Str).since(5).nullable(5),
+        ]))).since(3),
+    ]),
+    layout(key::SYNC_GROUP, &[
+        f("GroupId", Str),
+        f("GenerationId", I32),
+        f("MemberId", Str),
+        f("GroupInstanceId", Str).since(3).nullable(3),
+        f("ProtocolType", Str).since(5).nullable(5),
+        f("ProtocolName", Str).since(5).nullable(5),
+        f("Assignments", Array(&Struct(&[
+            f("MemberId", Str),
+            f("Assignment", Records),
+        ]))),
+    ]),
+    layout(key::DESCRIBE_GROUPS, &[
+        f("Groups", Array(&Str)),
+        f("IncludeAuthorizedOperations", Bool).since(3),
+    ]),
+    layout(key::LIST_GROUPS, &[
+        f("StatesFilter", Array(&Str)).since(4),
+        f("TypesFilter", Array(&Str)).since(5),
+    ]),
     layout(key::API_VERSIONS, &[
         f("ClientSoftwareName", Str).since(3),
         f("ClientSoftwareVersion", Str).since(3),
@@ -171,6 +259,9 @@ pub(in crate::protocol) static REQUESTS: &[Layout] = &[
         f("TimeoutMs", I32),
         f("ValidateOnly", Bool),
     ]),
+    layout(key::DELETE_GROUPS, &[
+        f("GroupsNames", Array(&Str)),
+    ]),
     layout(key::ELECT_LEADERS, &[
         f("ElectionType", I8).since(1),
         f("TopicPartitions", Array(&Struct(&[
@@ -197,6 +288,15 @@ pub(in crate::protocol) static REQUESTS: &[Layout] = &[
             f("Name", Str),
             f("PartitionIndexes", Array(&I32)),
         ]))).nullable(0),
+    ]),
+    layout(key::OFFSET_DELETE, &[
+        f("GroupId", Str),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+            ]))),
+        ]))),
     ]),
     layout(key::DESCRIBE_QUORUM, &[
         f("Topics", Array(&Struct(&[

@@ -120,6 +120,127 @@ pub(in crate::protocol) static RESPONSES: &[Layout] = &[
         f("ClusterAuthorizedOperations", I32).since(8).until(10),
         f("ErrorCode", I16).since(13),
     ]),
+    layout(key::OFFSET_COMMIT, &[
+        f("ThrottleTimeMs", I32).since(3),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str).until(9),
+            f("TopicId", Uuid).since(10),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("ErrorCode", I16),
+            ]))),
+        ]))),
+    ]),
+    layout(key::OFFSET_FETCH, &[
+        f("ThrottleTimeMs", I32).since(3),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str).until(7),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32).until(7),
+                f("CommittedOffset", I64).until(7),
+                f("CommittedLeaderEpoch", I32).since(5).until(7),
+                f("Metadata", Str).until(7).nullable(1),
+                f("ErrorCode", I16).until(7),
+            ]))).until(7),
+        ]))).until(7),
+        f("ErrorCode", I16).since(2).until(7),
+        f("Groups", Array(&Struct(&[
+            f("GroupId", Str).since(8),
+            f("Topics", Array(&Struct(&[
+                f("Name", Str).since(8).until(9),
+                f("TopicId", Uuid).since(10),
+                f("Partitions", Array(&Struct(&[
+                    f("PartitionIndex", I32).since(8),
+                    f("CommittedOffset", I64).since(8),
+                    f("CommittedLeaderEpoch", I32).since(8),
+                    f("Metadata", Str).since(8).nullable(8),
+                    f("ErrorCode", I16).since(8),
+                ]))).since(8),
+            ]))).since(8),
+            f("ErrorCode", I16).since(8),
+        ]))).since(8),
+    ]),
+    layout(key::FIND_COORDINATOR, &[
+        f("ThrottleTimeMs", I32).since(1),
+        f("ErrorCode", I16).until(3),
+        f("ErrorMessage", Str).since(1).until(3).nullable(1),
+        f("NodeId", I32).until(3),
+        f("Host", Str).until(3),
+        f("Port", I32).until(3),
+        f("Coordinators", Array(&Struct(&[
+            f("Key", Str).since(4),
+            f("NodeId", I32).since(4),
+            f("Host", Str).since(4),
+            f("Port", I32).since(4),
+            f("ErrorCode", I16).since(4),
+            f("ErrorMessage", Str).since(4).nullable(4),
+        ]))).since(4),
+    ]),
+    layout(key::JOIN_GROUP, &[
+        f("ThrottleTimeMs", I32).since(2),
+        f("ErrorCode", I16),
+        f("GenerationId", I32),
+        f("ProtocolType", Str).since(7).nullable(7),
+        f("ProtocolName", Str).nullable(7),
+        f("Leader", Str),
+        f("SkipAssignment", Bool).since(9),
+        f("MemberId", Str),
+        f("Members", Array(&Struct(&[
+            f("MemberId", Str),
+            f("GroupInstanceId", Str).since(5).nullable(5),
+            f("Metadata", Records),
+        ]))),
+    ]),
+    layout(key::HEARTBEAT, &[
+        f("ThrottleTimeMs", I32).since(1),
+        f("ErrorCode", I16),
+    ]),
+    layout(key::LEAVE_GROUP, &[
+        f("ThrottleTimeMs", I32).since(1),
+        f("ErrorCode", I16),
+        f("Members", Array(&Struct(&[
+            f("MemberId", Str).since(3),
+            f("GroupInstanceId", Str).since(3).nullable(3),
+            f("ErrorCode", I16).since(3),
+        ]))).since(3),
+    ]),
+    layout(key::SYNC_GROUP, &[
+        f("ThrottleTimeMs", I32).since(1),
+        f("ErrorCode", I16),
+        f("ProtocolType", Str).since(5).nullable(5),
+        f("ProtocolName", Str).since(5).nullable(5),
+        f("Assignment", Records),
+    ]),
+    layout(key::DESCRIBE_GROUPS, &[
+        f("ThrottleTimeMs", I32).since(1),
+        f("Groups", Array(&Struct(&[
+            f("ErrorCode", I16),
+            f("ErrorMessage", Str).since(6).nullable(6),
+            f("GroupId", Str),
+            f("GroupState", Str),
+            f("ProtocolType", Str),
+            f("ProtocolData", Str),
+            f("Members", Array(&Struct(&[
+                f("MemberId", Str),
+                f("GroupInstanceId", Str).since(4).nullable(4),
+                f("ClientId", Str),
+                f("ClientHost", Str),
+                f("MemberMetadata", Records),
+                f("MemberAssignment", Records),
+            ]))),
+            f("AuthorizedOperations", I32).since(3),
+        ]))),
+    ]),
+    layout(key::LIST_GROUPS, &[
+        f("ThrottleTimeMs", I32).since(1),
+        f("ErrorCode", I16),
+        f("Groups", Array(&Struct(&[
+            f("GroupId", Str),
+            f("ProtocolType", Str),
+            f("GroupState", Str).since(4),
+            f("GroupType", Str).since(5),
+        ]))),
+    ]),
     layout(key::API_VERSIONS, &[
         f("ErrorCode", I16),
         f("ApiKeys", Array(&Struct(&[
@@ -258,6 +379,13 @@ pub(in crate::protocol) static RESPONSES: &[Layout] = &[
             f("ErrorMessage", Str).nullable(0),
         ]))),
     ]),
+    layout(key::DELETE_GROUPS, &[
+        f("ThrottleTimeMs", I32),
+        f("Results", Array(&Struct(&[
+            f("GroupId", Str),
+            f("ErrorCode", I16),
+        ]))),
+    ]),
     layout(key::ELECT_LEADERS, &[
         f("ThrottleTimeMs", I32),
         f("ErrorCode", I16).since(1),
@@ -290,6 +418,17 @@ pub(in crate::protocol) static RESPONSES: &[Layout] = &[
                 f("Replicas", Array(&I32)),
                 f("AddingReplicas", Array(&I32)),
                 f("RemovingReplicas", Array(&I32)),
+            ]))),
+        ]))),
+    ]),
+    layout(key::OFFSET_DELETE, &[
+        f("ErrorCode", I16),
+        f("ThrottleTimeMs", I32),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("ErrorCode", I16),
             ]))),
         ]))),
     ]),
