@@ -26,7 +26,9 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{
+    BaseRecord, DefaultProducerContext, DeliveryResult, Producer, ProducerContext, ThreadedProducer,
+};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use broker::{Broker, Kind, dump, packages};
@@ -44,6 +46,28 @@ fn kill_9_loses_no_acknowledged_record() {
 #[test]
 fn kill_9_loses_no_acknowledged_record_with_flush_messages_1() {
     run_all(&[("flush.messages", "1")]);
+}
+
+/// Producers that commit and abort transactions over all partitions, while the broker is killed: of each
+/// transaction a reader of committed records sees everything, once, or nothing; everything if the commit
+/// was acknowledged, nothing if it was aborted.
+#[test]
+fn kill_9_leaves_no_transaction_half_visible() {
+    let kind = Kind::from_environment();
+    let rounds = environment("RINGSPUN_KILL9_ROUNDS").unwrap_or(match kind {
+        Kind::Ringspun => 30,
+        Kind::Kafka => 2,
+    });
+    let seed = environment("RINGSPUN_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    println!("seed {seed}");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    if let Err(problem) = transactions(kind, folder.path(), rounds, seed) {
+        let kept = folder.keep();
+        panic!(
+            "RINGSPUN_SEED={seed}: {problem}\nthe data is kept in {}",
+            kept.display()
+        );
+    }
 }
 
 fn environment<T: std::str::FromStr>(name: &str) -> Option<T> {
@@ -400,4 +424,222 @@ fn verify(
         left -= 1;
     }
     Ok(())
+}
+
+const TRANSACTORS: usize = 3;
+/// Records of a transaction in each partition.
+const RECORDS_EACH: u64 = 2;
+/// Written after all transactions, in none.
+const LAST: &str = "last";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Committed,
+    Aborted,
+    /// The producer gave up on it, or was told nothing: committed or aborted.
+    Unknown,
+}
+
+fn transactions(kind: Kind, folder: &Path, rounds: u32, seed: u64) -> Result<(), String> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    // Several shards, so that most markers go from one to another.
+    let mut broker = Broker::start(kind, folder, &[("ringspun.shards", "3")])?;
+    create_topic(&broker, &[])?;
+    let stop = AtomicBool::new(false);
+    let count = AtomicU64::new(0);
+    let config = client(&broker);
+    let mut ended = Vec::new();
+    std::thread::scope(|scope| {
+        let (stop, count, config) = (&stop, &count, &config);
+        let transactors: Vec<_> = (0..TRANSACTORS)
+            .map(|who| scope.spawn(move || transact(who, config, stop, count, seed)))
+            .collect();
+        let progress = |transactions: u64| {
+            let before = count.load(Ordering::SeqCst);
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while count.load(Ordering::SeqCst) < before + transactions {
+                if Instant::now() > deadline {
+                    return Err("no transaction ended for 60 s".to_owned());
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        };
+        let outcome = (|| {
+            for round in 0..rounds {
+                progress(4)?;
+                std::thread::sleep(Duration::from_micros(random.u64(0..60_000)));
+                broker.kill();
+                broker
+                    .start_again()
+                    .map_err(|error| format!("after kill {round}: {error}"))?;
+            }
+            progress(4)
+        })();
+        stop.store(true, Ordering::SeqCst);
+        for transactor in transactors {
+            ended.push(transactor.join().map_err(|_| "a transactor panicked")?);
+        }
+        outcome
+    })
+    .map_err(|error| format!("{error}\n{}", broker.last_words()))?;
+    let ended: Vec<Vec<Ended>> = ended.into_iter().collect::<Result<_, _>>()?;
+    // It is seen only when no transaction before it is open any more.
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        config.create().map_err(|error| error.to_string())?;
+    for partition in 0..PARTITIONS {
+        let record = BaseRecord::<str, str>::to(TOPIC)
+            .partition(partition)
+            .payload(LAST);
+        producer
+            .send(record)
+            .map_err(|(error, _)| error.to_string())?;
+    }
+    producer
+        .flush(Duration::from_secs(60))
+        .map_err(|error| error.to_string())?;
+    verify_transactions(&broker, &ended)?;
+    broker.kill();
+    broker.start_again()?;
+    let visible = verify_transactions(&broker, &ended)?;
+    let of = |what| {
+        ended
+            .iter()
+            .flatten()
+            .filter(|ended| **ended == what)
+            .count()
+    };
+    println!(
+        "{rounds} kills, {} transactions committed, {} aborted, {} unknown; {visible} are there",
+        of(Ended::Committed),
+        of(Ended::Aborted),
+        of(Ended::Unknown)
+    );
+    Ok(())
+}
+
+/// Runs one transaction after the other until told to stop; how each ended.
+fn transact(
+    who: usize,
+    config: &ClientConfig,
+    stop: &AtomicBool,
+    count: &AtomicU64,
+    seed: u64,
+) -> Result<Vec<Ended>, String> {
+    let mut random = fastrand::Rng::with_seed(seed + 1 + who as u64);
+    let mut ended = Vec::new();
+    let patience = Duration::from_secs(60);
+    let say = |error: KafkaError| error.to_string();
+    while !stop.load(Ordering::SeqCst) {
+        // A new one after each that failed for good.
+        let producer: ThreadedProducer<DefaultProducerContext> = config
+            .clone()
+            .set("transactional.id", format!("transactor-{who}"))
+            .set("transaction.timeout.ms", "30000")
+            .set("linger.ms", "1")
+            .set("retry.backoff.ms", "5")
+            .create()
+            .map_err(say)?;
+        producer.init_transactions(patience).map_err(say)?;
+        while !stop.load(Ordering::SeqCst) {
+            let number = ended.len();
+            producer.begin_transaction().map_err(say)?;
+            for record in 0..RECORDS_EACH {
+                for partition in 0..PARTITIONS {
+                    let value = format!("{who} {number} {record}");
+                    let record = BaseRecord::<str, str>::to(TOPIC)
+                        .partition(partition)
+                        .payload(&value);
+                    producer.send(record).map_err(|(error, _)| say(error))?;
+                }
+            }
+            let mut aborts = random.u8(..4) == 0;
+            let last = loop {
+                let result = if aborts {
+                    producer.abort_transaction(patience)
+                } else {
+                    producer.commit_transaction(patience)
+                };
+                match result {
+                    Ok(()) if aborts => break Ended::Aborted,
+                    Ok(()) => break Ended::Committed,
+                    Err(KafkaError::Transaction(error)) if error.is_retriable() => {}
+                    Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
+                        aborts = true;
+                    }
+                    Err(_) => break Ended::Unknown,
+                }
+            };
+            ended.push(last);
+            count.fetch_add(1, Ordering::SeqCst);
+            if last == Ended::Unknown {
+                break;
+            }
+        }
+    }
+    Ok(ended)
+}
+
+/// Reads what is committed, and holds it against how each transaction ended; how many are there.
+fn verify_transactions(broker: &Broker, ended: &[Vec<Ended>]) -> Result<usize, String> {
+    let consumer: BaseConsumer = client(broker)
+        .set("group.id", "none")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .create()
+        .map_err(|error| error.to_string())?;
+    let mut seen: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+    for partition in 0..PARTITIONS {
+        let mut assignment = TopicPartitionList::new();
+        assignment
+            .add_partition_offset(TOPIC, partition, Offset::Offset(0))
+            .map_err(|error| error.to_string())?;
+        consumer
+            .assign(&assignment)
+            .map_err(|error| error.to_string())?;
+        let mut next: BTreeMap<usize, (usize, u64)> = BTreeMap::new();
+        let mut last = Instant::now();
+        loop {
+            let message = match consumer.poll(Duration::from_millis(100)) {
+                None if last.elapsed() < Duration::from_secs(60) => continue,
+                None => return Err(format!("partition {partition}: readers are held back")),
+                Some(message) => message.map_err(|error| error.to_string())?,
+            };
+            last = Instant::now();
+            let here = format!("partition {partition}, offset {}", message.offset());
+            let text = String::from_utf8_lossy(message.payload().unwrap_or_default());
+            if text == LAST {
+                break;
+            }
+            let numbers: Vec<u64> = text.split(' ').filter_map(|n| n.parse().ok()).collect();
+            let [who, number, record] = numbers[..] else {
+                return Err(format!("{here}: {text:?}"));
+            };
+            let (who, number) = (who as usize, number as usize);
+            let place = (number, record);
+            // In order, each once.
+            if next.get(&who).is_some_and(|next| place < *next) {
+                return Err(format!("{here}: {text:?} again"));
+            }
+            next.insert(who, (number, record + 1));
+            *seen.entry((who, number)).or_default() += 1;
+        }
+    }
+    let whole = RECORDS_EACH * PARTITIONS as u64;
+    for (who, ended) in ended.iter().enumerate() {
+        for (number, ended) in ended.iter().enumerate() {
+            let there = seen.get(&(who, number)).copied().unwrap_or(0);
+            let right = match ended {
+                Ended::Committed => there == whole,
+                Ended::Aborted => there == 0,
+                Ended::Unknown => there == 0 || there == whole,
+            };
+            if !right {
+                return Err(format!(
+                    "transaction {number} of {who}: {ended:?}, and {there} of {whole} records are there"
+                ));
+            }
+        }
+    }
+    Ok(seen.len())
 }

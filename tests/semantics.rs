@@ -23,5 +23,7 @@ mod produce;
 mod sessions;
 #[path = "semantics/topics.rs"]
 mod topics;
+#[path = "semantics/transactions.rs"]
+mod transactions;
 #[path = "semantics/wire.rs"]
 mod wire;

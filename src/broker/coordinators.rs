@@ -23,14 +23,16 @@ use glommio::timer::Timer;
 use crate::base::settings::NodeSettings;
 use crate::base::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp};
 use crate::broker::event::Event;
-use crate::broker::internal_topics::CONSUMER_OFFSETS;
-use crate::broker::messages::Reply;
+use crate::broker::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
+use crate::broker::messages::{Marker, Reply};
 use crate::broker::offload::read_slice;
 use crate::broker::partition::Partition;
 use crate::broker::reply::ReplyTo;
 use crate::broker::shard::{Shard, spawn, wall_clock};
+use crate::broker::transactions;
 use crate::coordinator::group::GroupMachine;
-use crate::coordinator::{Context, CoordinatorRecord, Machine, Outcome, Position, Token};
+use crate::coordinator::transaction::TransactionMachine;
+use crate::coordinator::{Context, CoordinatorRecord, Guard, Machine, Outcome, Position, Token};
 use crate::metadata::Delta;
 use crate::records::control::{EndTxnMarker, TxnOutcome};
 use crate::records::{
@@ -68,6 +70,12 @@ pub enum CoordinatorError {
     /// More than one batch of the internal topic holds: nothing was done.
     #[error("the state is larger than a batch of the coordinator's topic")]
     TooLarge,
+    /// A newer incarnation of the producer has written: nothing was done.
+    #[error("the producer is fenced")]
+    Fenced,
+    /// The transaction that the records were for has ended: nothing was done.
+    #[error("the records belong to no open transaction")]
+    NotInTransaction,
     /// Written, and not acknowledged in time.
     #[error("not acknowledged in time")]
     TimedOut,
@@ -95,6 +103,7 @@ pub struct Host<M: Machine> {
 /// All coordinators of one shard. One per shard.
 pub struct Coordinators {
     pub groups: Rc<Host<GroupMachine>>,
+    pub transactions: Rc<Host<TransactionMachine>>,
 }
 
 impl Default for Coordinators {
@@ -105,6 +114,11 @@ impl Default for Coordinators {
                 |_, _, effect| match effect {},
                 offsets_codec,
             )),
+            transactions: Rc::new(Host::new(
+                Reply::Transaction,
+                transactions::carry_out,
+                |_| CompressionType::None,
+            )),
         }
     }
 }
@@ -112,26 +126,41 @@ impl Default for Coordinators {
 impl Coordinators {
     /// This shard serves `partition` from now on.
     pub fn open(&self, shard: &Rc<Shard>, partition: &Rc<Partition>) {
-        if &*partition.topic == CONSUMER_OFFSETS {
-            self.groups.open(shard, partition);
+        match &*partition.topic {
+            CONSUMER_OFFSETS => self.groups.open(shard, partition),
+            TRANSACTION_STATE => self.transactions.open(shard, partition),
+            _ => {}
         }
     }
 
     /// This shard no longer serves `partition`.
     pub fn close(&self, partition: &Partition) {
-        if &*partition.topic == CONSUMER_OFFSETS {
-            self.groups.close(partition.key.partition);
+        match &*partition.topic {
+            CONSUMER_OFFSETS => self.groups.close(partition.key.partition),
+            TRANSACTION_STATE => self.transactions.close(partition.key.partition),
+            _ => {}
         }
     }
 
     /// The image that the shard serves has changed.
     pub fn image_changed(&self, shard: &Rc<Shard>, delta: &Delta) {
         self.groups.image_changed(shard, delta);
+        self.transactions.image_changed(shard, delta);
     }
 
     /// The node stops: whoever waits for others is told.
     pub fn stop(&self) {
         self.groups.stop();
+        self.transactions.stop();
+    }
+
+    /// A transaction's marker was appended to `partition`.
+    pub fn marker_appended(&self, partition: &Partition, marker: &Marker) {
+        if &*partition.topic == CONSUMER_OFFSETS {
+            let producer = (marker.producer_id, marker.producer_epoch);
+            let host = &self.groups;
+            host.marker_appended(partition.key.partition, producer, marker.commit);
+        }
     }
 }
 
@@ -594,6 +623,15 @@ impl<'a, M: Machine> Gathering<'a, M> {
             return;
         }
         let producer = outcome.producer;
+        if let Some(producer) = producer
+            && let Err(error) = self.check_transaction(producer, outcome.guard)
+        {
+            // It alone is refused, as the partition would refuse it.
+            for (token, _) in outcome.answers {
+                self.host.refuse(self.seat, token, error);
+            }
+            return;
+        }
         let batch = self.batch.get_or_insert_with(|| Gathered {
             builder: builder((self.host.codec)(&self.shard.settings()), producer),
             base: self.seat.partition.log.staged_end_offset(),
@@ -617,6 +655,28 @@ impl<'a, M: Machine> Gathering<'a, M> {
         }
         batch.answers.extend(outcome.answers);
         batch.effects.extend(outcome.effects);
+    }
+
+    /// Whether records of a producer's transaction may be appended now.
+    fn check_transaction(
+        &self,
+        (producer_id, epoch): (ProducerId, ProducerEpoch),
+        guard: Option<Guard>,
+    ) -> Result<(), CoordinatorError> {
+        let producers = self.seat.partition.log.producers();
+        let known = producers.get(producer_id);
+        if known.is_some_and(|known| epoch < known.producer_epoch) {
+            return Err(CoordinatorError::Fenced);
+        }
+        let settings = self.shard.settings();
+        let ends = Guard(known.map_or(0, |known| known.ends));
+        if !settings.transaction_partition_verification_enable
+            || producers.has_ongoing_transaction(producer_id, epoch)
+            || guard == Some(ends)
+        {
+            return Ok(());
+        }
+        Err(CoordinatorError::NotInTransaction)
     }
 
     /// Stages the batch; what hangs on it waits for its end.

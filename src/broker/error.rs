@@ -42,6 +42,12 @@ pub enum PartitionError {
     /// The topic's policy forbids it (DeleteRecords on a topic that is only compacted).
     #[error("the topic's cleanup.policy forbids it")]
     Policy,
+    /// A batch of a transaction that does not include the partition, or has ended meanwhile (KIP-890).
+    #[error("the partition is not part of the producer's transaction")]
+    NotInTransaction,
+    /// A producer that the partition does not know begins a transaction amid its sequence (KIP-890).
+    #[error("a new transaction of an unknown producer begins at sequence {0} and not at 0")]
+    BeginsAmidSequence(i32),
     /// The shard is stopping.
     #[error("the broker is stopping")]
     Stopping,

@@ -21,7 +21,7 @@ use crate::broker::control::{ControlReply, ControlRequest};
 use crate::broker::coordinators::CoordinatorError;
 use crate::broker::error::PartitionError;
 use crate::broker::lifecycle::OpenSummary;
-use crate::coordinator::group;
+use crate::coordinator::{Guard, group, transaction};
 use crate::metadata::{Delta, Image};
 use crate::storage::LogSlice;
 
@@ -37,6 +37,12 @@ pub enum Request {
     DescribeProducers(Vec<Item<()>>),
     /// For the coordinator of this partition of `__consumer_offsets`.
     Group(PartitionIndex, group::Ask),
+    /// For the coordinator of this partition of `__transaction_state`.
+    Transaction(PartitionIndex, transaction::Ask),
+    /// Whether batches of transactions may be appended, before they are (KIP-890).
+    Verifications(Vec<Item<TransactionBatch>>),
+    /// Ends transactions; answered as [`Request::Produce`] is.
+    WriteMarkers(Vec<Item<Marker>>),
     /// Sizes of the partitions this shard owns.
     LogDirs,
     /// Create, delete and change partitions until this shard serves the image.
@@ -72,6 +78,8 @@ pub enum Reply {
     EpochEnds(Vec<Answer<FoundEpochEnd>>),
     DescribeProducers(Vec<Answer<Vec<ActiveProducer>>>),
     Group(Result<group::Answer, CoordinatorError>),
+    Transaction(Result<transaction::Answer, CoordinatorError>),
+    Verifications(Vec<Answer<Verification>>),
     LogDirs(Vec<PartitionSize>),
     Done,
     Opened(OpenSummary),
@@ -107,7 +115,44 @@ pub struct Produce {
     /// How long the append may wait for its acknowledgement.
     pub timeout_ms: u32,
     pub timeline: Timeline,
-    pub partitions: Vec<Item<BytesMut>>,
+    pub partitions: Vec<Item<ProduceBatch>>,
+}
+
+pub struct ProduceBatch {
+    pub records: BytesMut,
+    /// What [`Verification::Needed`] said, once the coordinator has agreed.
+    pub verified: Option<Guard>,
+}
+
+/// Whose transaction a batch belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct TransactionBatch {
+    pub producer_id: ProducerId,
+    pub producer_epoch: ProducerEpoch,
+    pub base_sequence: i32,
+    /// Whether the client's protocol raises the epoch with each end.
+    pub epoch_bump: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verification {
+    /// The transaction is open here already, or the batch was appended before.
+    NotNeeded,
+    /// The coordinator has to say that the transaction includes the partition. The batch then brings the
+    /// guard: it is refused if a transaction of the producer has ended meanwhile, since it would begin
+    /// one that nobody ends.
+    Needed(Guard),
+}
+
+/// The marker of one transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Marker {
+    pub producer_id: ProducerId,
+    pub producer_epoch: ProducerEpoch,
+    pub commit: bool,
+    pub coordinator_epoch: i32,
+    /// `transaction.version` by which it was decided.
+    pub transaction_version: i16,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -20,3 +20,4 @@ pub mod partition;
 pub mod purgatory;
 pub mod reply;
 pub mod shard;
+pub mod transactions;

@@ -23,16 +23,20 @@ use crate::base::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::broker::error::PartitionError;
 use crate::broker::event::Event;
 use crate::broker::messages::{
-    ActiveProducer, FetchPartition, Fetched, FoundEpochEnd, FoundOffset, Produced,
+    ActiveProducer, FetchPartition, Fetched, FoundEpochEnd, FoundOffset, Marker, ProduceBatch,
+    Produced, TransactionBatch, Verification,
 };
 use crate::broker::offload::ShardDisk;
 use crate::broker::purgatory::{FetchOp, ProduceOp};
-use crate::records::control::EndTxnMarker;
+use crate::coordinator::Guard;
+use crate::records::control::{EndTxnMarker, TxnOutcome};
 use crate::records::{
-    BatchHeader, Compression, CompressionType, Scratch, TimestampType, ValidationRules, validate,
+    BatchBuilder, BatchHeader, Compression, CompressionType, Scratch, TimestampType,
+    ValidationRules, validate,
 };
 use crate::replication::LeaderState;
 use crate::runtime::profile;
+use crate::storage::producer_state::{Outcome, SequenceError};
 use crate::storage::{AppendError, AppendOrigin, Disk, Log, LogError, TimestampOffset};
 
 /// A produce that is appended and not yet acknowledged.
@@ -139,6 +143,7 @@ impl<D: Disk> Partition<D> {
         settings: Arc<LogSettings>,
         leader: LeaderState,
     ) -> Self {
+        log.on_high_watermark(leader.high_watermark());
         Self {
             key,
             topic,
@@ -193,11 +198,9 @@ impl<D: Disk> Partition<D> {
 
     /// One past the last record whose transaction is decided, at most the high watermark.
     pub fn last_stable_offset(&self) -> Offset {
-        let high_watermark = self.high_watermark();
-        match self.log.producers().first_unstable_offset() {
-            Some(first) => first.min(high_watermark),
-            None => high_watermark,
-        }
+        let log_start_offset = self.log.log_start_offset();
+        let producers = self.log.producers();
+        producers.last_stable_offset(log_start_offset, self.high_watermark())
     }
 
     /// Compares the epoch an asker believes in with ours; -1 believes anything (KIP-320).
@@ -221,14 +224,123 @@ impl<D: Disk> Partition<D> {
         self.settings.borrow().flush_messages == 1
     }
 
+    /// Whether a batch of a transaction may be appended without asking the coordinator.
+    pub fn verification(&self, batch: TransactionBatch) -> Result<Verification, PartitionError> {
+        if self.deleted.get() {
+            return Err(PartitionError::Unknown);
+        }
+        let producers = self.log.producers();
+        if producers.has_ongoing_transaction(batch.producer_id, batch.producer_epoch) {
+            return Ok(Verification::NotNeeded);
+        }
+        let known = producers.get(batch.producer_id);
+        if known.is_none() && batch.epoch_bump && batch.base_sequence != 0 {
+            // The one before it was lost, or belongs to a transaction that is over.
+            return Err(PartitionError::BeginsAmidSequence(batch.base_sequence));
+        }
+        Ok(Verification::Needed(Guard(
+            known.map_or(0, |known| known.ends),
+        )))
+    }
+
+    /// A batch that begins a transaction here must be of one that the coordinator knows to include this
+    /// partition, and that has not ended since it was asked.
+    fn check_verified(
+        &self,
+        header: &BatchHeader,
+        verified: Option<Guard>,
+    ) -> Result<(), PartitionError> {
+        let producers = self.log.producers();
+        if producers.has_ongoing_transaction(header.producer_id, header.producer_epoch) {
+            return Ok(());
+        }
+        let known = producers.get(header.producer_id);
+        if verified == Some(Guard(known.map_or(0, |known| known.ends))) {
+            return Ok(());
+        }
+        // A retry of what is in the log begins nothing; what is fenced or out of order is told so.
+        match producers.check(AppendOrigin::Client, header)? {
+            Outcome::Duplicate { .. } => Ok(()),
+            Outcome::Append => Err(PartitionError::NotInTransaction),
+        }
+    }
+
+    /// Ends a producer's transaction here. Returns the end that has to be acknowledged: of the marker,
+    /// or, if it is here already, of what is in the log now.
+    ///
+    /// With version 2 the marker is of a higher epoch than the records it ends, which tells one that
+    /// arrives late or twice (KIP-890).
+    pub fn append_marker(
+        &self,
+        marker: Marker,
+        now: Timestamp,
+    ) -> Result<Appended, PartitionError> {
+        if marker.transaction_version >= 2 {
+            let producers = self.log.producers();
+            let known = producers.get(marker.producer_id).copied();
+            drop(producers);
+            if let Some(known) = known
+                && known.producer_epoch == marker.producer_epoch
+            {
+                if known.current_txn_first_offset.is_none() {
+                    let end = self.log.staged_end_offset();
+                    return Ok(self.marker_appended(end, true));
+                }
+                // An epoch at its end cannot be raised.
+                if marker.producer_epoch.0 != i16::MAX {
+                    let error = SequenceError::InvalidProducerEpoch {
+                        producer_id: marker.producer_id,
+                        epoch: marker.producer_epoch,
+                        current: known.producer_epoch,
+                    };
+                    return Err(PartitionError::Sequence(error));
+                }
+            }
+        }
+        let outcome = if marker.commit {
+            TxnOutcome::Commit
+        } else {
+            TxnOutcome::Abort
+        };
+        let end_marker = EndTxnMarker {
+            outcome,
+            coordinator_epoch: marker.coordinator_epoch,
+        };
+        let (key, value) = end_marker.encode();
+        let mut batch = BatchBuilder::uncompressed()
+            .producer(marker.producer_id, marker.producer_epoch, -1)
+            .transactional()
+            .control();
+        batch.append(now, Some(&key), Some(&value), &[]);
+        let bytes = BytesMut::from(&batch.build()[..]);
+        let end = self.append_internal(bytes, Some(&end_marker), now)?;
+        Ok(self.marker_appended(end, false))
+    }
+
+    fn marker_appended(&self, end: Offset, is_duplicate: bool) -> Appended {
+        Appended {
+            produced: Produced {
+                base_offset: end.plus(-1),
+                log_append_time: Timestamp::NONE,
+                log_start_offset: self.log.log_start_offset(),
+            },
+            end,
+            flush: self.flush_is_due(end, &self.settings.borrow()),
+            records: 0,
+            is_duplicate,
+        }
+    }
+
     /// Takes one batch of a client: checks, offsets, staging. Nothing is visible yet.
     pub fn append(
         &self,
-        mut records: BytesMut,
+        batch: ProduceBatch,
         acks: i16,
+        verify: bool,
         now: Timestamp,
         scratch: &mut Scratch,
     ) -> Result<Appended, PartitionError> {
+        let mut records = batch.records;
         if self.deleted.get() {
             return Err(PartitionError::Unknown);
         }
@@ -240,6 +352,9 @@ impl<D: Disk> Partition<D> {
         }
         let rules = self.rules.get();
         let validated = validate(&mut records, &rules, now, scratch)?;
+        if validated.header.is_transactional() && verify {
+            self.check_verified(&validated.header, batch.verified)?;
+        }
         let log_append_time = (rules.timestamp_type == TimestampType::LogAppendTime).then_some(now);
         let staged = self.log.stage(
             records,
@@ -451,6 +566,10 @@ impl<D: Disk> Partition<D> {
             let end = end.max(leader.local_end());
             leader.local_end_advanced(end)
         };
+        if advanced.is_some() {
+            // Markers below it let readers of committed records pass.
+            self.log.on_high_watermark(self.high_watermark());
+        }
         let mut moved = Moved::default();
         self.answer_acknowledged(&mut moved, profile::recent());
         if advanced.is_some() {
@@ -706,7 +825,6 @@ impl<D: Disk> Partition<D> {
         let producers = self.log.producers();
         Ok(producers
             .producers()
-            .filter(|p| p.last_batch().is_some() || p.current_txn_first_offset.is_some())
             .map(|p| ActiveProducer {
                 producer_id: p.producer_id,
                 producer_epoch: p.producer_epoch,

@@ -23,7 +23,7 @@ use crate::broker::error::PartitionError;
 use crate::broker::event::Event;
 use crate::broker::lifecycle::Offline;
 use crate::broker::messages::{
-    Answer, Fetch, Fetched, Item, PartitionSize, Produce, Reply, Request,
+    Answer, Fetch, Fetched, Item, Marker, PartitionSize, Produce, Reply, Request, TransactionBatch,
 };
 use crate::broker::offload::Directories;
 use crate::broker::partition::{Moved, Partition};
@@ -37,6 +37,9 @@ use crate::storage::LogError;
 
 /// Bytes that the writer puts out before it lets other tasks run.
 const WRITE_BUDGET_BYTES: u64 = 1 << 20;
+
+/// How long a marker may wait for its acknowledgement, before its coordinator tries again.
+const MARKER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One per shard.
 pub struct Shard {
@@ -301,6 +304,19 @@ impl Shard {
             Request::Group(partition, ask) => {
                 self.coordinators.groups.ask(self, partition, ask, reply);
             }
+            Request::Transaction(partition, ask) => {
+                let host = &self.coordinators.transactions;
+                host.ask(self, partition, ask, reply);
+            }
+            Request::Verifications(asks) => {
+                let answers = self.each(
+                    &asks,
+                    |a: &Item<TransactionBatch>| (a.slot, a.partition),
+                    |partition, item| partition.verification(item.ask),
+                );
+                reply.send(Reply::Verifications(answers));
+            }
+            Request::WriteMarkers(markers) => self.write_markers(markers, reply),
             Request::LogDirs => reply.send(Reply::LogDirs(self.sizes())),
             Request::Image(image, delta) => {
                 let shard = self.clone();
@@ -364,6 +380,7 @@ impl Shard {
     fn produce(self: &Rc<Self>, produce: Produce, reply: ReplyTo) {
         let op = ProduceOp::new(produce.partitions.len(), reply, produce.timeline);
         let now = wall_clock();
+        let verify = self.settings().transaction_partition_verification_enable;
         let counters = self.counters();
         let mut scratch = self.scratch.borrow_mut();
         let mut waiting = Vec::new();
@@ -380,8 +397,8 @@ impl Shard {
                     continue;
                 }
             };
-            let bytes = item.ask.len() as u64;
-            match partition.append(item.ask, produce.acks, now, &mut scratch) {
+            let bytes = item.ask.records.len() as u64;
+            match partition.append(item.ask, produce.acks, verify, now, &mut scratch) {
                 Ok(appended) => {
                     if appended.is_duplicate {
                         counters.produced_duplicate_batches.inc();
@@ -404,6 +421,42 @@ impl Shard {
         }
         if !waiting.is_empty() && produce.acks == -1 {
             let deadline = Instant::now() + Duration::from_millis(produce.timeout_ms.into());
+            self.purgatory.watch_produce(&op, waiting, deadline);
+        }
+    }
+
+    /// Appends the markers of transactions, and answers each when it is acknowledged by all.
+    fn write_markers(self: &Rc<Self>, items: Vec<Item<Marker>>, reply: ReplyTo) {
+        let op = ProduceOp::new(items.len(), reply, Timeline::OFF);
+        let now = wall_clock();
+        let mut waiting = Vec::new();
+        for item in items {
+            let slot = item.slot;
+            if self.stopping.get() {
+                op.answer(slot, Err(PartitionError::Stopping));
+                continue;
+            }
+            let appended = self
+                .find(item.partition)
+                .and_then(|p| p.append_marker(item.ask, now).map(|appended| (p, appended)));
+            let (partition, appended) = match appended {
+                Ok(appended) => appended,
+                Err(error) => {
+                    op.answer(slot, Err(error));
+                    continue;
+                }
+            };
+            if !appended.is_duplicate {
+                self.mark_dirty(&partition);
+                self.coordinators.marker_appended(&partition, &item.ask);
+            }
+            if partition.wait(appended, -1, slot, &op) {
+                waiting.push(slot);
+            }
+        }
+        if !waiting.is_empty() {
+            self.purgatory.count_produce(&op);
+            let deadline = Instant::now() + MARKER_TIMEOUT;
             self.purgatory.watch_produce(&op, waiting, deadline);
         }
     }

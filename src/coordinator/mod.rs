@@ -57,12 +57,20 @@ pub struct Position {
     pub producer: Option<(ProducerId, ProducerEpoch)>,
 }
 
+/// How many of a producer's transactions had ended in a partition when it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard(pub u32);
+
 /// What asking a machine came to.
 pub struct Outcome<M: Machine> {
     /// Appended as one batch.
     pub records: Vec<CoordinatorRecord>,
     /// The records belong to this producer's transaction.
     pub producer: Option<(ProducerId, ProducerEpoch)>,
+    /// What the partition said before the transaction's coordinator agreed to the records: if one of the
+    /// producer's transactions has ended since, they would begin one that nobody ends, and are refused.
+    /// Without it they are taken only into a transaction that is open here.
+    pub guard: Option<Guard>,
     /// To the request itself, or to others that waited.
     pub answers: Vec<(Token, M::Answer)>,
     pub effects: Vec<M::Effect>,
@@ -73,6 +81,7 @@ impl<M: Machine> Default for Outcome<M> {
         Self {
             records: Vec::new(),
             producer: None,
+            guard: None,
             answers: Vec::new(),
             effects: Vec::new(),
         }

@@ -158,6 +158,8 @@ pub fn code(error: CoordinatorError) -> ErrorCode {
             ErrorCode::NotCoordinator
         }
         CoordinatorError::TooLarge => ErrorCode::UnknownServerError,
+        CoordinatorError::Fenced => ErrorCode::InvalidProducerEpoch,
+        CoordinatorError::NotInTransaction => ErrorCode::InvalidTxnState,
         CoordinatorError::TimedOut => ErrorCode::CoordinatorNotAvailable,
     }
 }

@@ -20,6 +20,8 @@ pub fn code(error: &PartitionError) -> ErrorCode {
         PartitionError::Storage => ErrorCode::KafkaStorageError,
         PartitionError::Corrupt => ErrorCode::CorruptMessage,
         PartitionError::Policy => ErrorCode::PolicyViolation,
+        PartitionError::NotInTransaction => ErrorCode::InvalidTxnState,
+        PartitionError::BeginsAmidSequence(_) => ErrorCode::OutOfOrderSequenceNumber,
         PartitionError::Stopping => ErrorCode::NotLeaderOrFollower,
     }
 }

@@ -25,6 +25,7 @@ pub mod producers;
 pub mod quorum;
 pub mod scatter;
 pub mod topics;
+pub mod transactions;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -308,6 +309,13 @@ pub async fn begin(
         key::LIST_CONFIG_RESOURCES => configs::list_config_resources(call, body),
         key::INIT_PRODUCER_ID => producers::init_producer_id(call, body),
         key::DESCRIBE_PRODUCERS => producers::describe_producers(call, body).await,
+        key::ADD_PARTITIONS_TO_TXN => transactions::add_partitions_to_txn(call, body),
+        key::ADD_OFFSETS_TO_TXN => transactions::add_offsets_to_txn(call, body),
+        key::END_TXN => transactions::end_txn(call, body),
+        key::WRITE_TXN_MARKERS => transactions::write_txn_markers(call, body).await,
+        key::TXN_OFFSET_COMMIT => transactions::txn_offset_commit(call, body),
+        key::DESCRIBE_TRANSACTIONS => transactions::describe_transactions(call, body),
+        key::LIST_TRANSACTIONS => transactions::list_transactions(call, body),
         key::DESCRIBE_LOG_DIRS => log_dirs::describe_log_dirs(call, body).await,
         key::DESCRIBE_QUORUM => quorum::describe_quorum(call, body),
         other => Err(Close::Unsupported {

@@ -1,4 +1,4 @@
-//! Produce (KIP-98, 467, 516).
+//! Produce (KIP-98, 467, 516, 890).
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -8,8 +8,11 @@ use bytes::BytesMut;
 use crate::base::profile::{About, Stage, Timeline};
 use crate::base::{PartitionIndex, TopicId, TopicPartition};
 use crate::broker::error::PartitionError;
-use crate::broker::messages::{Item, Produce, Produced, Reply, Request};
+use crate::broker::messages::{
+    Item, Produce, ProduceBatch, Produced, Reply, Request, TransactionBatch,
+};
 use crate::handlers::scatter::{gather, scatter};
+use crate::handlers::transactions::{self, Joining};
 use crate::handlers::{Answered, Begun, Call, Close, errors};
 use crate::metadata::Image;
 use crate::protocol::ErrorCode;
@@ -17,12 +20,14 @@ use crate::protocol::produce::{
     ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopic, ProduceTopicResponse,
     RecordError, decode_produce_request, encode_produce_response,
 };
-use crate::records::{CompressionType, peek_compression, peek_transactional};
+use crate::records::{BatchHeader, CompressionType, peek_compression, peek_transactional};
 use crate::runtime::profile;
 use crate::transport::Outgoing;
 
 /// First version whose topics are ids.
 const TOPIC_IDS: i16 = 13;
+/// First version that adds its partitions to the transaction itself (KIP-890).
+const EPOCH_BUMP: i16 = 12;
 /// First version that may carry zstd.
 const ZSTD: i16 = 7;
 
@@ -31,11 +36,19 @@ pub async fn begin(call: Call, body: BytesMut, timeline: &mut Timeline) -> Resul
     profile::mark(timeline, Stage::Decode);
     let acks = request.acks;
     let timeout_ms = u32::try_from(request.timeout_ms).unwrap_or(0);
-    let (mut response, items) = route(&call, request);
+    let transactional_id = request.transactional_id.clone();
+    let (mut response, mut items) = route(&call, request);
     if !matches!(acks, -1..=1) {
         fill(&mut response, ErrorCode::InvalidRequiredAcks);
         return finish(&call, acks, response);
     }
+    join(
+        &call,
+        transactional_id.as_deref(),
+        &mut response,
+        &mut items,
+    )
+    .await?;
     if items.is_empty() {
         return finish(&call, acks, response);
     }
@@ -44,7 +57,7 @@ pub async fn begin(call: Call, body: BytesMut, timeline: &mut Timeline) -> Resul
     let pending = scatter(
         call.peer.shard(),
         items,
-        |item: &Item<BytesMut>| item.partition,
+        |item: &Item<ProduceBatch>| item.partition,
         |partitions| {
             let mut timeline = sent.get();
             profile::mark(&mut timeline, Stage::Post);
@@ -94,7 +107,7 @@ pub async fn begin(call: Call, body: BytesMut, timeline: &mut Timeline) -> Resul
     Ok(Begun::profiled(second))
 }
 
-fn about(items: &[Item<BytesMut>]) -> About {
+fn about(items: &[Item<ProduceBatch>]) -> About {
     let first = items.first().map(|item| item.partition);
     About {
         topic: first.map_or(TopicId::ZERO, |first| first.topic_id),
@@ -104,17 +117,73 @@ fn about(items: &[Item<BytesMut>]) -> About {
     }
 }
 
+/// Has batches of a transaction join it. Those that may not leave `items`, and are told why.
+async fn join(
+    call: &Call,
+    transactional_id: Option<&str>,
+    response: &mut ProduceResponse,
+    items: &mut Vec<Item<ProduceBatch>>,
+) -> Result<(), Close> {
+    // Without an id there is no batch of a transaction left.
+    let Some(id) = transactional_id else {
+        return Ok(());
+    };
+    let mut joining = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        // What is no batch is refused when it is validated.
+        let Ok(header) = BatchHeader::parse(&item.ask.records) else {
+            continue;
+        };
+        if header.is_transactional() && header.has_producer_id() {
+            let batch = TransactionBatch {
+                producer_id: header.producer_id,
+                producer_epoch: header.producer_epoch,
+                base_sequence: header.base_sequence,
+                epoch_bump: call.version >= EPOCH_BUMP,
+            };
+            joining.push(Joining { at, batch });
+        }
+    }
+    let Some(first) = joining.first() else {
+        return Ok(());
+    };
+    let producer = (first.batch.producer_id, first.batch.producer_epoch);
+    let is_first = |j: &Joining| (j.batch.producer_id, j.batch.producer_epoch) == producer;
+    if !joining.iter().all(is_first) {
+        items.clear();
+        fill(response, ErrorCode::InvalidProducerIdMapping);
+        return Ok(());
+    }
+    let refused = transactions::join(call, id, joining, items).await?;
+    if refused.is_empty() {
+        return Ok(());
+    }
+    items.retain(|item| refused.iter().all(|(slot, ..)| *slot != item.slot));
+    let mut partitions: Vec<&mut ProducePartitionResponse> = response
+        .topics
+        .iter_mut()
+        .flat_map(|topic| &mut topic.partitions)
+        .collect();
+    for (slot, code, why) in refused {
+        if let Some(partition) = partitions.get_mut(slot as usize) {
+            partition.error_code = code.code();
+            partition.error_message = Some(Cow::Owned(why));
+        }
+    }
+    Ok(())
+}
+
 /// Names the partitions, and prepares the response with what can be said already. Slots count the
 /// partitions in the order of the request.
-fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<BytesMut>>) {
+fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<ProduceBatch>>) {
     let image = call.peer.image();
-    // Transactions have no coordinator yet; a client cannot have got a transactional producer id here.
-    // A batch that says it belongs to one would hold back readers of what is committed for ever.
+    // A batch that says it belongs to a transaction, of nobody's id, would hold back readers of what is
+    // committed for ever.
     let records = |topic: &ProduceTopic| {
         let mut partitions = topic.partitions.iter();
         partitions.any(|p| p.records.as_deref().is_some_and(peek_transactional))
     };
-    let transactional = request.transactional_id.is_some() || request.topics.iter().any(records);
+    let nobodys = request.transactional_id.is_none() && request.topics.iter().any(records);
     let mut items = Vec::with_capacity(request.topics.iter().map(|t| t.partitions.len()).sum());
     let mut slot = 0;
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -130,7 +199,7 @@ fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<Byt
                 ..ProducePartitionResponse::default()
             };
             let refused = match (&found, &partition.records) {
-                _ if transactional => Some(ErrorCode::TransactionalIdAuthorizationFailed),
+                _ if nobodys => Some(ErrorCode::TransactionalIdAuthorizationFailed),
                 (Err(code), _) => Some(*code),
                 (Ok(_), None) => Some(ErrorCode::InvalidRecord),
                 (Ok((_, count)), _) if !(0..*count).contains(&partition.index) => {
@@ -149,7 +218,10 @@ fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<Byt
                 (None, Some(records), Ok((topic_id, _))) => items.push(Item {
                     slot,
                     partition: TopicPartition::new(*topic_id, PartitionIndex(partition.index)),
-                    ask: records,
+                    ask: ProduceBatch {
+                        records,
+                        verified: None,
+                    },
                 }),
                 (code, ..) => {
                     let code = code.unwrap_or(ErrorCode::InvalidRecord);

@@ -18,7 +18,7 @@ use crate::broker::control::{ControlReply, ControlRequest};
 use crate::broker::event::Event;
 use crate::broker::messages::{Item, Reply, Request};
 use crate::handlers::scatter::{gather, scatter};
-use crate::handlers::{Begun, Call, Close, errors, topics};
+use crate::handlers::{Begun, Call, Close, errors, topics, transactions};
 use crate::protocol::response::decode_request;
 use crate::protocol::{ErrorCode, StrBytes};
 
@@ -42,7 +42,7 @@ impl ProducerIds {
 
     /// The next id; asks the controller for a block when this one is used up. One asks at a time, so
     /// that a crowd of new producers does not take a block each.
-    async fn next(&self, call: &Call) -> Result<Option<ProducerId>, Close> {
+    pub async fn next(&self, call: &Call) -> Result<Option<ProducerId>, Close> {
         loop {
             if let Some(id) = self.take() {
                 return Ok(Some(id));
@@ -97,16 +97,18 @@ pub fn init_producer_id(call: Call, body: Bytes) -> Result<Begun, Close> {
             .with_producer_id(WireProducerId(-1))
             .with_producer_epoch(-1)
     };
-    if let Some(id) = &request.transactional_id {
-        // An empty id is a mistake; any other has no coordinator yet.
-        let code = if id.is_empty() {
-            ErrorCode::InvalidRequest
-        } else {
-            ErrorCode::CoordinatorNotAvailable
-        };
-        return Ok(Begun::Done(call.encode(&refused(code))?));
+    // Both, or neither (KIP-360).
+    if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
+        return Ok(Begun::Done(
+            call.encode(&refused(ErrorCode::InvalidRequest))?,
+        ));
     }
     Ok(Begun::later(async move {
+        if let Some(id) = request.transactional_id.clone() {
+            let response = transactions::init_producer_id(&call, &request, &id).await?;
+            call.count(response.error_code);
+            return call.encode(&response);
+        }
         let id = call.peer.handlers.producer_ids.next(&call).await?;
         let response = match id {
             Some(id) => InitProducerIdResponse::default()

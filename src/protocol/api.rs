@@ -38,6 +38,11 @@ pub mod key {
     pub const DELETE_RECORDS: i16 = 21;
     pub const INIT_PRODUCER_ID: i16 = 22;
     pub const OFFSET_FOR_LEADER_EPOCH: i16 = 23;
+    pub const ADD_PARTITIONS_TO_TXN: i16 = 24;
+    pub const ADD_OFFSETS_TO_TXN: i16 = 25;
+    pub const END_TXN: i16 = 26;
+    pub const WRITE_TXN_MARKERS: i16 = 27;
+    pub const TXN_OFFSET_COMMIT: i16 = 28;
     pub const DESCRIBE_CONFIGS: i16 = 32;
     pub const ALTER_CONFIGS: i16 = 33;
     pub const DESCRIBE_LOG_DIRS: i16 = 35;
@@ -50,6 +55,8 @@ pub mod key {
     pub const DESCRIBE_QUORUM: i16 = 55;
     pub const DESCRIBE_CLUSTER: i16 = 60;
     pub const DESCRIBE_PRODUCERS: i16 = 61;
+    pub const DESCRIBE_TRANSACTIONS: i16 = 65;
+    pub const LIST_TRANSACTIONS: i16 = 66;
     pub const LIST_CONFIG_RESOURCES: i16 = 74;
     pub const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
 }
@@ -95,6 +102,11 @@ pub static APIS: &[Api] = &[
         4,
         4,
     ),
+    api(key::ADD_PARTITIONS_TO_TXN, "AddPartitionsToTxn", 0, 5, 3),
+    api(key::ADD_OFFSETS_TO_TXN, "AddOffsetsToTxn", 0, 4, 3),
+    api(key::END_TXN, "EndTxn", 0, 5, 3),
+    api(key::WRITE_TXN_MARKERS, "WriteTxnMarkers", 1, 2, 1),
+    api(key::TXN_OFFSET_COMMIT, "TxnOffsetCommit", 0, 5, 3),
     api(key::DESCRIBE_CONFIGS, "DescribeConfigs", 1, 4, 4),
     api(key::ALTER_CONFIGS, "AlterConfigs", 0, 2, 2),
     api(key::DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 5, 2),
@@ -119,6 +131,8 @@ pub static APIS: &[Api] = &[
     api(key::DESCRIBE_QUORUM, "DescribeQuorum", 0, 2, 0),
     api(key::DESCRIBE_CLUSTER, "DescribeCluster", 0, 2, 0),
     api(key::DESCRIBE_PRODUCERS, "DescribeProducers", 0, 0, 0),
+    api(key::DESCRIBE_TRANSACTIONS, "DescribeTransactions", 0, 0, 0),
+    api(key::LIST_TRANSACTIONS, "ListTransactions", 0, 2, 0),
     api(key::LIST_CONFIG_RESOURCES, "ListConfigResources", 0, 1, 0),
     api(
         key::DESCRIBE_TOPIC_PARTITIONS,
@@ -204,6 +218,11 @@ mod tests {
                 (21, 0, 0, 2),
                 (22, 0, 0, 5),
                 (23, 2, 2, 4),
+                (24, 0, 0, 5),
+                (25, 0, 0, 4),
+                (26, 0, 0, 5),
+                (27, 1, 1, 2),
+                (28, 0, 0, 5),
                 (32, 1, 1, 4),
                 (33, 0, 0, 2),
                 (35, 1, 1, 5),
@@ -216,6 +235,8 @@ mod tests {
                 (55, 0, 0, 2),
                 (60, 0, 0, 2),
                 (61, 0, 0, 0),
+                (65, 0, 0, 0),
+                (66, 0, 0, 2),
                 (74, 0, 0, 1),
                 (75, 0, 0, 0),
             ]

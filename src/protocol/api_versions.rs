@@ -39,6 +39,13 @@ pub static FEATURES: &[Feature] = &[
         max: 30,
         finalized: 30,
     },
+    // Clients of level 2 add partitions by producing to them, and have a new epoch after each end (KIP-890).
+    Feature {
+        name: "transaction.version",
+        min: 0,
+        max: 2,
+        finalized: 2,
+    },
 ];
 
 /// The features of the cluster (KIP-584), in the order in which they are sent.

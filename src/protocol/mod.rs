@@ -26,6 +26,7 @@ pub mod response;
 #[cfg(test)]
 mod testing;
 pub mod topic_ids;
+pub mod txn_markers;
 pub mod walker;
 mod writer;
 

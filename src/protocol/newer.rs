@@ -3,6 +3,8 @@
 //! - ListOffsets 11 adds a special timestamp (KIP-1023) and no field: the crate's version 10 is its bytes.
 //! - DescribeLogDirs 5 adds `IsCordoned` to the response: a type of our own, for all versions. The
 //!   request is version 4's.
+//! - WriteTxnMarkers 2 says of each marker which protocol decided it: [`super::txn_markers`] for the request. The
+//!   response is version 1's.
 
 use kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsTopic;
 use kafka_protocol::protocol::buf::ByteBufMut;
@@ -23,6 +25,7 @@ pub(super) fn request_version(api_key: i16, version: i16) -> i16 {
 pub(super) fn response_version(api_key: i16, version: i16) -> i16 {
     match api_key {
         key::LIST_OFFSETS => version.min(10),
+        key::WRITE_TXN_MARKERS => version.min(1),
         _ => version,
     }
 }

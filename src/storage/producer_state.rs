@@ -74,6 +74,9 @@ pub struct ProducerEntry {
     pub last_timestamp: Timestamp,
     /// First record of the open transaction.
     pub current_txn_first_offset: Option<Offset>,
+    /// Markers since the entry was made, or read from a snapshot: whoever asked whether a transaction may
+    /// begin learns by it that one has ended since.
+    pub ends: u32,
     batches: [BatchMetadata; BATCHES_RETAINED],
     batch_count: u8,
 }
@@ -86,6 +89,7 @@ impl ProducerEntry {
             coordinator_epoch: -1,
             last_timestamp: Timestamp::NONE,
             current_txn_first_offset: None,
+            ends: 0,
             batches: [BatchMetadata::default(); BATCHES_RETAINED],
             batch_count: 0,
         }
@@ -405,6 +409,7 @@ impl ProducerState {
         entry.last_timestamp = batch.max_timestamp;
         if batch.is_control() {
             entry.coordinator_epoch = marker?.coordinator_epoch;
+            entry.ends = entry.ends.wrapping_add(1);
             let first_offset = entry.current_txn_first_offset.take()?;
             return Some(self.complete(batch, first_offset, marker?.outcome));
         }
@@ -478,10 +483,11 @@ impl ProducerState {
         }
     }
 
-    /// Whether the producer has an open transaction here.
-    pub fn has_ongoing_transaction(&self, producer_id: ProducerId) -> bool {
-        self.get(producer_id)
-            .is_some_and(|entry| entry.current_txn_first_offset.is_some())
+    /// Whether the producer has an open transaction here, in this epoch.
+    pub fn has_ongoing_transaction(&self, producer_id: ProducerId, epoch: ProducerEpoch) -> bool {
+        self.get(producer_id).is_some_and(|entry| {
+            entry.current_txn_first_offset.is_some() && entry.producer_epoch == epoch
+        })
     }
 
     /// Forgets producers that wrote nothing for `producer.id.expiration.ms` and have no open

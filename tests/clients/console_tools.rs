@@ -5,7 +5,7 @@ use crate::broker::{Kind, dump};
 
 type ToolTest = fn(&mut World) -> Result<(), String>;
 
-pub const TESTS: [(&str, ToolTest); 9] = [
+pub const TESTS: [(&str, ToolTest); 10] = [
     ("topics", topics),
     (
         "console_producer_and_consumer",
@@ -20,6 +20,7 @@ pub const TESTS: [(&str, ToolTest); 9] = [
     ("broker_api_versions", broker_api_versions),
     ("producer_perf_test", producer_perf_test),
     ("features_quorum_and_election", features_quorum_and_election),
+    ("transactions", transactions),
     ("delete_topic", delete_topic),
 ];
 
@@ -366,6 +367,40 @@ fn broker_api_versions(world: &mut World) -> Result<(), String> {
     expect(&printed, &wanted)
 }
 
+fn transactions(world: &mut World) -> Result<(), String> {
+    let transact = ["transact", "tools-id", TOPIC, "a", "commit"];
+    world.client("java").ask(&transact)?;
+    let class = "TransactionsCommand";
+    let printed = tool(world, class, "", &["list"])?;
+    let row = |printed: &str| -> Vec<String> {
+        let row = printed.lines().find(|line| line.starts_with("tools-id"));
+        row.unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_string)
+            .collect()
+    };
+    // Id, coordinator, producer id, state.
+    let listed = row(&printed);
+    if listed.len() != 4 || listed[1] != "1" || listed[3] != "CompleteCommit" {
+        return Err(printed);
+    }
+    let like = ["list", "--transactional-id-pattern", "nobody.*"];
+    if tool(world, class, "", &like)?.contains("tools-id") {
+        return Err("listed although the pattern is another".into());
+    }
+    let describe = ["describe", "--transactional-id", "tools-id"];
+    let printed = tool(world, class, "", &describe)?;
+    expect(&printed, &[&listed[2], "CompleteCommit", "60000"])?;
+    let partition = ["describe-producers", "--topic", TOPIC, "--partition", "0"];
+    expect(&tool(world, class, "", &partition)?, &[&listed[2]])?;
+    let hanging = ["find-hanging", "--broker-id", "1"];
+    let printed = tool(world, class, "", &hanging)?;
+    if printed.contains(TOPIC) {
+        return Err(format!("nothing hangs, but\n{printed}"));
+    }
+    Ok(())
+}
+
 fn producer_perf_test(world: &mut World) -> Result<(), String> {
     let bootstrap = world.broker.bootstrap();
     let arguments = [
@@ -444,5 +479,29 @@ pub fn dump(world: &mut World) -> Result<(), String> {
         let printed = bare_tool(world, "DumpLogSegments", "", &words)?;
         dump::check(&arguments, &printed)?;
     }
-    Ok(())
+    // What coordinators keep is read by Kafka's own decoder.
+    let (logs, _) = dump::files(&world.broker.log_dir(), "__transaction_state-")?;
+    let logs: Vec<String> = logs
+        .iter()
+        .filter(|log| std::fs::metadata(log).is_ok_and(|file| file.len() > 0))
+        .map(|log| log.to_string_lossy().into_owned())
+        .collect();
+    let printed = bare_tool(
+        world,
+        "DumpLogSegments",
+        "",
+        &["--transaction-log-decoder", "--files", &logs.join(",")],
+    )?;
+    // The producer of an earlier test.
+    expect(
+        &printed,
+        &[
+            r#""transactionalId":"tools-id""#,
+            r#""transactionStatus":4"#,
+        ],
+    )?;
+    match printed.lines().find(|line| line.contains("Error at")) {
+        Some(line) => Err(line.to_owned()),
+        None => Ok(()),
+    }
 }

@@ -9,6 +9,8 @@
 //! |---|---|
 //! | `produce TOPIC FILE CODEC ACKS IDEMPOTENT(0,1)` | the number acknowledged; offsets as i64 in `FILE.offsets` |
 //! | `consume TOPIC FILE PARTITION:FROM:TO,…` | the number of records, which are in FILE (see records.rs) |
+//! | `transact ID TOPIC,… VALUE,… commit or abort` | sends each value to partition 0 of each topic, in one transaction |
+//! | `committed TOPIC COUNT` | the first values of partition 0 that a reader of committed records sees |
 //! | `offset TOPIC PARTITION earliest,latest,max or a time` | the offset |
 //! | `create TOPIC PARTITIONS name=value,…`, `delete TOPIC`, `grow TOPIC PARTITIONS` | |
 //! | `describe TOPIC` | the number of partitions |
@@ -389,6 +391,35 @@ fn administers(world: &mut World, name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Of a committed transaction everything is read, in both topics; of an aborted one nothing.
+fn transacts(world: &mut World, name: &'static str) -> Result<(), String> {
+    let topics = [format!("one-{name}"), format!("two-{name}")];
+    for topic in &topics {
+        world.client(name).ask(&["create", topic, "1", ""])?;
+    }
+    world.settle();
+    let id = format!("transactions-of-{name}");
+    let both = topics.join(",");
+    // The last one shows that the one before it was passed over.
+    for (values, how) in [("a,b", "commit"), ("c,d", "abort"), ("e,f", "commit")] {
+        world
+            .client(name)
+            .ask(&["transact", &id, &both, values, how])?;
+    }
+    for topic in &topics {
+        let mut readers = vec!["java", "confluent-kafka", "franz-go"];
+        if name == "kafkajs" {
+            readers.push("kafkajs");
+        }
+        readers.retain(|reader| world.has(reader));
+        for reader in readers {
+            let read = world.client(reader).ask_one(&["committed", topic, "4"])?;
+            require(&format!("{reader} reads {topic}"), read.as_str(), "a,b,e,f")?;
+        }
+    }
+    Ok(())
+}
+
 /// All clients send to the same partitions at the same time; each one's records stay in its order.
 fn send_at_the_same_time(world: &mut World) -> Result<(), String> {
     const EACH: i64 = 150;
@@ -609,6 +640,13 @@ fn tests() -> Vec<(String, Vec<&'static str>, Test)> {
             format!("{name}::administers"),
             &[name],
             Box::new(move |world| administers(world, name)),
+        );
+    }
+    for name in ["java", "confluent-kafka", "franz-go", "kafkajs"] {
+        add(
+            format!("{name}::transacts"),
+            &[name],
+            Box::new(move |world| transacts(world, name)),
         );
     }
     add(

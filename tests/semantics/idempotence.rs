@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
-use kafka_protocol::messages::{
-    DescribeProducersRequest, InitProducerIdRequest, ProducerId, TransactionalId,
-};
+use kafka_protocol::messages::{DescribeProducersRequest, InitProducerIdRequest, ProducerId};
 
 use crate::wire::*;
 
@@ -43,24 +41,6 @@ fn ids_are_unique_over_connections() {
         for _ in 0..50 {
             assert!(seen.insert(producer_id(&mut wire)));
         }
-    }
-}
-
-#[test]
-fn a_transactional_id_has_no_coordinator_yet() {
-    if is_kafka() {
-        return; // It has one.
-    }
-    let mut wire = Wire::shared();
-    let request = InitProducerIdRequest::default()
-        .with_transactional_id(Some(TransactionalId(text("t"))))
-        .with_transaction_timeout_ms(60_000)
-        .with_producer_id(ProducerId(-1))
-        .with_producer_epoch(-1);
-    for version in 0..=5 {
-        let response = wire.ask(version, &request);
-        assert_eq!(response.error_code, code::COORDINATOR_NOT_AVAILABLE);
-        assert_eq!(response.producer_id.0, -1);
     }
 }
 

@@ -143,6 +143,10 @@ pub struct NodeSettings {
     pub transactional_id_expiration_ms: u32,
     pub transaction_abort_timed_out_transaction_cleanup_interval_ms: u32,
     pub transaction_remove_expired_transaction_cleanup_interval_ms: u32,
+    /// Whether a partition takes records only from transactions that include it.
+    pub transaction_partition_verification_enable: bool,
+    /// How long a produce waits for the transaction before its own to complete.
+    pub add_partitions_to_txn_retry_backoff_max_ms: u32,
 
     pub cores: CoreList,
     /// Shards to run; 0 for one a core.
@@ -338,6 +342,10 @@ impl NodeSettings {
                 .u32("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
             transaction_remove_expired_transaction_cleanup_interval_ms: layers
                 .u32("transaction.remove.expired.transaction.cleanup.interval.ms"),
+            transaction_partition_verification_enable: layers
+                .boolean("transaction.partition.verification.enable"),
+            add_partitions_to_txn_retry_backoff_max_ms: layers
+                .u32("add.partitions.to.txn.retry.backoff.max.ms"),
             cores,
             shards: layers.u32("ringspun.shards") as u16,
             memory_bytes: layers.u64("ringspun.memory.bytes"),

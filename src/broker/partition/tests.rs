@@ -96,7 +96,16 @@ fn send(partition: &Partition<MemoryDisk>, acks: i16, now: Timestamp) -> Sent {
     let (sender, receiver) = reply::local();
     let op = ProduceOp::new(1, ReplyTo::Local(sender), Timeline::OFF);
     let appended = partition
-        .append(records, acks, now, &mut Scratch::default())
+        .append(
+            ProduceBatch {
+                records,
+                verified: None,
+            },
+            acks,
+            true,
+            now,
+            &mut Scratch::default(),
+        )
         .unwrap();
     partition.wait(appended, acks, 0, &op);
     Sent {

@@ -12,6 +12,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
+use crate::coordinator::Guard;
 use crate::protocol::ErrorCode;
 
 /// A request about groups of one partition. Group ids were checked to be of that partition.
@@ -30,6 +31,8 @@ pub enum Ask {
     CommitInTransaction {
         version: i16,
         request: TxnOffsetCommitRequest,
+        /// What the partition said before the transaction's coordinator agreed.
+        guard: Option<Guard>,
     },
     Fetch {
         group: OffsetFetchRequestGroup,

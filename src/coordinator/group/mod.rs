@@ -120,8 +120,10 @@ impl Machine for GroupMachine {
             Ask::Heartbeat(request) => self.heartbeat(context, token, &request),
             Ask::Leave(request) => self.leave(context, token, request),
             Ask::Commit { version, request } => self.commit(context, token, version, request),
-            Ask::CommitInTransaction { request, .. } => {
-                self.commit_in_transaction(context, token, request)
+            Ask::CommitInTransaction { request, guard, .. } => {
+                let mut outcome = self.commit_in_transaction(context, token, request);
+                outcome.guard = guard;
+                outcome
             }
             Ask::Fetch {
                 group,

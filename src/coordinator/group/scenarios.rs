@@ -478,6 +478,7 @@ impl World {
                     .with_member_id(self.real(options.get("member").unwrap_or("")))
                     .with_topics(topics.collect());
                 Some(Ask::CommitInTransaction {
+                    guard: None,
                     version: 5,
                     request,
                 })

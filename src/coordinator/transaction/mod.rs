@@ -866,12 +866,16 @@ impl TransactionMachine {
         if now < self.timeout_look {
             return;
         }
+        // What this call has written of an id is not applied yet, so it must not be decided by what is.
+        let busy: BTreeSet<&[u8]> = outcome.records.iter().map(|r| &r.key[..]).collect();
+        let is_busy = |id: &TransactionalId| busy.contains(&record::tombstone(id).key[..]);
         let due: Vec<TransactionalId> = self
             .ongoing
             .iter()
             .take_while(|(at, _)| *at < now)
             .take(EXPIRE_AT_ONCE)
             .map(|(_, id)| id.clone())
+            .filter(|id| busy.is_empty() || !is_busy(id))
             .collect();
         if due.len() < EXPIRE_AT_ONCE {
             let interval = context

@@ -178,6 +178,19 @@ fn the_memory_of_an_element_is_not_underestimated() {
         &["Topics"],
     );
     check::<describe_producers_request::TopicRequest>(DESCRIBE_PRODUCERS, &["Topics"]);
+    check::<add_partitions_to_txn_request::AddPartitionsToTxnTransaction>(
+        ADD_PARTITIONS_TO_TXN,
+        &["Transactions"],
+    );
+    check::<add_partitions_to_txn_request::AddPartitionsToTxnTopic>(
+        ADD_PARTITIONS_TO_TXN,
+        &["V3AndBelowTopics"],
+    );
+    check::<crate::protocol::txn_markers::TxnMarker>(WRITE_TXN_MARKERS, &["Markers"]);
+    check::<txn_offset_commit_request::TxnOffsetCommitRequestPartition>(
+        TXN_OFFSET_COMMIT,
+        &["Topics", "Partitions"],
+    );
     check::<offset_for_leader_epoch_request::OffsetForLeaderPartition>(
         OFFSET_FOR_LEADER_EPOCH,
         &["Topics", "Partitions"],

@@ -11,6 +11,7 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::api::{self, APIS};
 use super::fuzz::{Generator, Rng};
+use super::txn_markers::WriteTxnMarkersRequest;
 use super::walker::{Field, REQUESTS, responses::RESPONSES};
 use super::{newer, topic_ids};
 
@@ -75,6 +76,11 @@ recoders! {
     DELETE_RECORDS: DeleteRecordsRequest, DeleteRecordsResponse;
     INIT_PRODUCER_ID: InitProducerIdRequest, InitProducerIdResponse;
     OFFSET_FOR_LEADER_EPOCH: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse;
+    ADD_PARTITIONS_TO_TXN: AddPartitionsToTxnRequest, AddPartitionsToTxnResponse;
+    ADD_OFFSETS_TO_TXN: AddOffsetsToTxnRequest, AddOffsetsToTxnResponse;
+    END_TXN: EndTxnRequest, EndTxnResponse;
+    WRITE_TXN_MARKERS: WriteTxnMarkersRequest, WriteTxnMarkersResponse;
+    TXN_OFFSET_COMMIT: TxnOffsetCommitRequest, TxnOffsetCommitResponse;
     DESCRIBE_CONFIGS: DescribeConfigsRequest, DescribeConfigsResponse;
     ALTER_CONFIGS: AlterConfigsRequest, AlterConfigsResponse;
     DESCRIBE_LOG_DIRS: DescribeLogDirsRequest, DescribeLogDirsResponse;
@@ -87,6 +93,8 @@ recoders! {
     DESCRIBE_QUORUM: DescribeQuorumRequest, DescribeQuorumResponse;
     DESCRIBE_CLUSTER: DescribeClusterRequest, DescribeClusterResponse;
     DESCRIBE_PRODUCERS: DescribeProducersRequest, DescribeProducersResponse;
+    DESCRIBE_TRANSACTIONS: DescribeTransactionsRequest, DescribeTransactionsResponse;
+    LIST_TRANSACTIONS: ListTransactionsRequest, ListTransactionsResponse;
     LIST_CONFIG_RESOURCES: ListConfigResourcesRequest, ListConfigResourcesResponse;
     DESCRIBE_TOPIC_PARTITIONS: DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse;
 }

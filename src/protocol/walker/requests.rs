@@ -222,6 +222,68 @@ pub(in crate::protocol) static REQUESTS: &[Layout] = &[
             ]))),
         ]))),
     ]),
+    layout(key::ADD_PARTITIONS_TO_TXN, &[
+        f("Transactions", Array(&Struct(&[
+            f("TransactionalId", Str).since(4),
+            f("ProducerId", I64).since(4),
+            f("ProducerEpoch", I16).since(4),
+            f("VerifyOnly", Bool).since(4),
+            f("Topics", Array(&Struct(&[
+                f("Name", Str),
+                f("Partitions", Array(&I32)),
+            ]))).since(4),
+        ]))).since(4),
+        f("V3AndBelowTransactionalId", Str).until(3),
+        f("V3AndBelowProducerId", I64).until(3),
+        f("V3AndBelowProducerEpoch", I16).until(3),
+        f("V3AndBelowTopics", Array(&Struct(&[
+            f("Name", Str),
+            f("Partitions", Array(&I32)),
+        ]))).until(3),
+    ]),
+    layout(key::ADD_OFFSETS_TO_TXN, &[
+        f("TransactionalId", Str),
+        f("ProducerId", I64),
+        f("ProducerEpoch", I16),
+        f("GroupId", Str),
+    ]),
+    layout(key::END_TXN, &[
+        f("TransactionalId", Str),
+        f("ProducerId", I64),
+        f("ProducerEpoch", I16),
+        f("Committed", Bool),
+    ]),
+    layout(key::WRITE_TXN_MARKERS, &[
+        f("Markers", Array(&Struct(&[
+            f("ProducerId", I64),
+            f("ProducerEpoch", I16),
+            f("TransactionResult", Bool),
+            f("Topics", Array(&Struct(&[
+                f("Name", Str),
+                f("PartitionIndexes", Array(&I32)),
+            ]))),
+            f("CoordinatorEpoch", I32),
+            f("TransactionVersion", I8).since(2),
+        ]))),
+    ]),
+    layout(key::TXN_OFFSET_COMMIT, &[
+        f("TransactionalId", Str),
+        f("GroupId", Str),
+        f("ProducerId", I64),
+        f("ProducerEpoch", I16),
+        f("GenerationId", I32).since(3),
+        f("MemberId", Str).since(3),
+        f("GroupInstanceId", Str).since(3).nullable(3),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("CommittedOffset", I64),
+                f("CommittedLeaderEpoch", I32).since(2),
+                f("CommittedMetadata", Str).nullable(0),
+            ]))),
+        ]))),
+    ]),
     layout(key::DESCRIBE_CONFIGS, &[
         f("Resources", Array(&Struct(&[
             f("ResourceType", I8),
@@ -316,6 +378,15 @@ pub(in crate::protocol) static REQUESTS: &[Layout] = &[
             f("Name", Str),
             f("PartitionIndexes", Array(&I32)),
         ]))),
+    ]),
+    layout(key::DESCRIBE_TRANSACTIONS, &[
+        f("TransactionalIds", Array(&Str)),
+    ]),
+    layout(key::LIST_TRANSACTIONS, &[
+        f("StateFilters", Array(&Str)),
+        f("ProducerIdFilters", Array(&I64)),
+        f("DurationFilter", I64).since(1),
+        f("TransactionalIdPattern", Str).since(2).nullable(2),
     ]),
     layout(key::LIST_CONFIG_RESOURCES, &[
         f("ResourceTypes", Array(&I8)).since(1),

@@ -319,6 +319,59 @@ pub(in crate::protocol) static RESPONSES: &[Layout] = &[
             ]))),
         ]))),
     ]),
+    layout(key::ADD_PARTITIONS_TO_TXN, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16).since(4),
+        f("ResultsByTransaction", Array(&Struct(&[
+            f("TransactionalId", Str).since(4),
+            f("TopicResults", Array(&Struct(&[
+                f("Name", Str),
+                f("ResultsByPartition", Array(&Struct(&[
+                    f("PartitionIndex", I32),
+                    f("PartitionErrorCode", I16),
+                ]))),
+            ]))).since(4),
+        ]))).since(4),
+        f("ResultsByTopicV3AndBelow", Array(&Struct(&[
+            f("Name", Str),
+            f("ResultsByPartition", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("PartitionErrorCode", I16),
+            ]))),
+        ]))).until(3),
+    ]),
+    layout(key::ADD_OFFSETS_TO_TXN, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16),
+    ]),
+    layout(key::END_TXN, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16),
+        f("ProducerId", I64).since(5),
+        f("ProducerEpoch", I16).since(5),
+    ]),
+    layout(key::WRITE_TXN_MARKERS, &[
+        f("Markers", Array(&Struct(&[
+            f("ProducerId", I64),
+            f("Topics", Array(&Struct(&[
+                f("Name", Str),
+                f("Partitions", Array(&Struct(&[
+                    f("PartitionIndex", I32),
+                    f("ErrorCode", I16),
+                ]))),
+            ]))),
+        ]))),
+    ]),
+    layout(key::TXN_OFFSET_COMMIT, &[
+        f("ThrottleTimeMs", I32),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("ErrorCode", I16),
+            ]))),
+        ]))),
+    ]),
     layout(key::DESCRIBE_CONFIGS, &[
         f("ThrottleTimeMs", I32),
         f("Results", Array(&Struct(&[
@@ -502,6 +555,32 @@ pub(in crate::protocol) static RESPONSES: &[Layout] = &[
                     f("CurrentTxnStartOffset", I64),
                 ]))),
             ]))),
+        ]))),
+    ]),
+    layout(key::DESCRIBE_TRANSACTIONS, &[
+        f("ThrottleTimeMs", I32),
+        f("TransactionStates", Array(&Struct(&[
+            f("ErrorCode", I16),
+            f("TransactionalId", Str),
+            f("TransactionState", Str),
+            f("TransactionTimeoutMs", I32),
+            f("TransactionStartTimeMs", I64),
+            f("ProducerId", I64),
+            f("ProducerEpoch", I16),
+            f("Topics", Array(&Struct(&[
+                f("Topic", Str),
+                f("Partitions", Array(&I32)),
+            ]))),
+        ]))),
+    ]),
+    layout(key::LIST_TRANSACTIONS, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16),
+        f("UnknownStateFilters", Array(&Str)),
+        f("TransactionStates", Array(&Struct(&[
+            f("TransactionalId", Str),
+            f("ProducerId", I64),
+            f("TransactionState", Str),
         ]))),
     ]),
     layout(key::LIST_CONFIG_RESOURCES, &[

@@ -60,6 +60,10 @@ func run(ctx context.Context, command []string) (string, error) {
 		return produce(ctx, rest[0], rest[1], rest[2], rest[3], rest[4] == "1")
 	case "consume":
 		return consume(ctx, rest[0], rest[1], rest[2])
+	case "transact":
+		return "", transact(ctx, rest[0], strings.Split(rest[1], ","), strings.Split(rest[2], ","), rest[3] == "commit")
+	case "committed":
+		return committed(ctx, rest[0], int(number(rest[1])))
 	case "offset":
 		return offset(ctx, rest[0], int32(number(rest[1])), rest[2])
 	case "create":
@@ -202,6 +206,59 @@ func produce(ctx context.Context, topic, path, codec, acks string, idempotent bo
 		binary.Write(out, binary.BigEndian, offset)
 	}
 	return strconv.Itoa(len(records)), out.Flush()
+}
+
+// Sends each value to partition 0 of each topic, in one transaction.
+func transact(ctx context.Context, id string, topics, values []string, commit bool) error {
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(bootstrap),
+		kgo.TransactionalID(id),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := client.BeginTransaction(); err != nil {
+		return err
+	}
+	for _, topic := range topics {
+		for _, value := range values {
+			record := &kgo.Record{Topic: topic, Value: []byte(value)}
+			if err := client.ProduceSync(ctx, record).FirstErr(); err != nil {
+				return err
+			}
+		}
+	}
+	if commit {
+		return client.EndTransaction(ctx, kgo.TryCommit)
+	}
+	return client.EndTransaction(ctx, kgo.TryAbort)
+}
+
+// The first values of partition 0 that a reader of committed records sees.
+func committed(ctx context.Context, topic string, count int) (string, error) {
+	start := map[int32]kgo.Offset{0: kgo.NewOffset().At(0)}
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(bootstrap),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: start}),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+	)
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	values := []string{}
+	for len(values) < count {
+		fetches := client.PollFetches(ctx)
+		if problems := fetches.Errors(); len(problems) > 0 {
+			return "", fmt.Errorf("only %v: %w", values, problems[0].Err)
+		}
+		fetches.EachRecord(func(record *kgo.Record) {
+			values = append(values, string(record.Value))
+		})
+	}
+	return strings.Join(values, ","), nil
 }
 
 func consume(ctx context.Context, topic, path, ranges string) (string, error) {

@@ -108,6 +108,10 @@ public final class Driver {
         switch (command[0]) {
             case "produce":
                 return produce(command[1], command[2], command[3], command[4], command[5].equals("1"));
+            case "transact":
+                return transact(command[1], command[2], command[3], command[4].equals("commit"));
+            case "committed":
+                return committed(command[1], Integer.parseInt(command[2]));
             case "consume":
                 return consume(command[1], command[2], command[3]);
             case "offset":
@@ -203,13 +207,64 @@ public final class Driver {
         return "" + acknowledged.size();
     }
 
+    /** Sends each value to partition 0 of each topic, in one transaction. */
+    private static String transact(String id, String topics, String values, boolean commit) throws Exception {
+        Properties properties = new Properties();
+        properties.put("bootstrap.servers", bootstrap);
+        properties.put("key.serializer", ByteArraySerializer.class.getName());
+        properties.put("value.serializer", ByteArraySerializer.class.getName());
+        properties.put("transactional.id", id);
+        try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(properties)) {
+            producer.initTransactions();
+            producer.beginTransaction();
+            for (String topic : topics.split(",")) {
+                for (String value : values.split(",")) {
+                    producer.send(new ProducerRecord<>(topic, 0, null, value.getBytes(StandardCharsets.UTF_8)));
+                }
+            }
+            if (commit) {
+                producer.commitTransaction();
+            } else {
+                producer.flush();
+                producer.abortTransaction();
+            }
+        }
+        return "";
+    }
+
+    /** The first values of partition 0 that a reader of committed records sees. */
+    private static String committed(String topic, int count) throws Exception {
+        Properties properties = properties();
+        properties.put("isolation.level", "read_committed");
+        List<String> values = new ArrayList<>();
+        try (KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(properties)) {
+            TopicPartition partition = new TopicPartition(topic, 0);
+            consumer.assign(List.of(partition));
+            consumer.seek(partition, 0);
+            long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
+            while (values.size() < count) {
+                if (System.nanoTime() > deadline) {
+                    throw new IllegalStateException("after 60 s only " + values);
+                }
+                for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) {
+                    values.add(new String(record.value(), StandardCharsets.UTF_8));
+                }
+            }
+        }
+        return String.join(",", values);
+    }
+
     private static KafkaConsumer<byte[], byte[]> consumer() {
+        return new KafkaConsumer<>(properties());
+    }
+
+    private static Properties properties() {
         Properties properties = new Properties();
         properties.put("bootstrap.servers", bootstrap);
         properties.put("key.deserializer", ByteArrayDeserializer.class.getName());
         properties.put("value.deserializer", ByteArrayDeserializer.class.getName());
         properties.put("enable.auto.commit", "false");
-        return new KafkaConsumer<>(properties);
+        return properties;
     }
 
     private static String consume(String topic, String file, String ranges) throws Exception {

@@ -89,10 +89,47 @@ async function produce(topic, path, codec, acks, idempotent) {
   return records.length
 }
 
+// Sends each value to partition 0 of each topic, in one transaction.
+async function transact(transactionalId, topics, values, how) {
+  const producer = kafka.producer({ transactionalId, idempotent: true, maxInFlightRequests: 1 })
+  await producer.connect()
+  const transaction = await producer.transaction()
+  const messages = values.split(',').map(value => ({ partition: 0, value }))
+  for (const topic of topics.split(',')) await transaction.send({ topic, messages })
+  await (how === 'commit' ? transaction.commit() : transaction.abort())
+  await producer.disconnect()
+  return ''
+}
+
+// The first values that a reader of committed records sees, as a group of one.
+async function committed(topic, count) {
+  const consumer = kafka.consumer({ groupId: `committed-${topic}`, readUncommitted: false })
+  await consumer.connect()
+  await consumer.subscribe({ topic, fromBeginning: true })
+  const values = []
+  await new Promise((resolve, reject) => {
+    const late = setTimeout(() => reject(new Error(`after 60 s only ${values}`)), 60000)
+    consumer.run({
+      eachMessage: async ({ message }) => {
+        values.push(message.value.toString())
+        if (values.length < Number(count)) return
+        clearTimeout(late)
+        resolve()
+      },
+    })
+  })
+  await consumer.disconnect()
+  return values.join(',')
+}
+
 async function run(name, topic, ...rest) {
   switch (name) {
     case 'produce':
       return produce(topic, ...rest)
+    case 'transact':
+      return transact(topic, ...rest)
+    case 'committed':
+      return committed(topic, ...rest)
     case 'offset': {
       const timestamp = { earliest: -2, latest: -1 }[rest[1]]
       if (timestamp !== undefined) {

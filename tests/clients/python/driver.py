@@ -19,6 +19,45 @@ BOOTSTRAP = sys.argv[1]
 ADMIN = AdminClient({"bootstrap.servers": BOOTSTRAP})
 
 
+def transact(ident, topics, values, how):
+    """Sends each value to partition 0 of each topic, in one transaction."""
+    producer = Producer({"bootstrap.servers": BOOTSTRAP, "transactional.id": ident})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for topic in topics.split(","):
+        for value in values.split(","):
+            producer.produce(topic, value.encode(), partition=0)
+    if how == "commit":
+        producer.commit_transaction(30)
+    else:
+        producer.flush(30)
+        producer.abort_transaction(30)
+    return ""
+
+
+def committed(topic, count):
+    """The first values of partition 0 that a reader of committed records sees."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": BOOTSTRAP,
+            "group.id": "unused",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+        }
+    )
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    values = []
+    deadline = time.monotonic() + 60
+    while len(values) < int(count):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"after 60 s only {values}")
+        message = consumer.poll(1)
+        if message is not None and message.error() is None:
+            values.append(message.value().decode())
+    consumer.close()
+    return ",".join(values)
+
+
 def read_records(path):
     data = open(path, "rb").read()
     at = 0
@@ -182,6 +221,10 @@ def run(name, *arguments):
         return produce(*arguments)
     if name == "consume":
         return consume(*arguments)
+    if name == "transact":
+        return transact(*arguments)
+    if name == "committed":
+        return committed(*arguments)
     if name == "offset":
         return offset(*arguments)
     topic = arguments[0] if arguments else ""

@@ -15,20 +15,20 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("Partitions of the topic of transaction state."),
     int("transaction.state.log.segment.bytes").default("104857600").at_least(1).bytes().high()
         .doc("Segment size of the topic of transaction state."),
-    boolean("transaction.partition.verification.enable").default("true").low().cluster_wide().not_yet()
+    boolean("transaction.partition.verification.enable").default("true").low().cluster_wide()
         .doc("Whether a partition checks that a transaction really includes it before it appends."),
-    int("transactional.id.expiration.ms").default("604800000").at_least(1).ms().high().not_yet()
+    int("transactional.id.expiration.ms").default("604800000").at_least(1).ms().high()
         .doc("How long an unused transactional id is remembered."),
-    int("transaction.max.timeout.ms").default("900000").at_least(1).ms().high().not_yet()
+    int("transaction.max.timeout.ms").default("900000").at_least(1).ms().high()
         .doc("Longest timeout a transaction may ask for."),
-    int("transaction.abort.timed.out.transaction.cleanup.interval.ms").default("10000").at_least(1).ms().low().not_yet()
+    int("transaction.abort.timed.out.transaction.cleanup.interval.ms").default("10000").at_least(1).ms().low()
         .doc("Time between two looks for transactions that timed out."),
-    int("transaction.remove.expired.transaction.cleanup.interval.ms").default("3600000").at_least(1).ms().low().not_yet()
+    int("transaction.remove.expired.transaction.cleanup.interval.ms").default("3600000").at_least(1).ms().low()
         .doc("Time between two looks for transactional ids that expired."),
     boolean("transaction.two.phase.commit.enable").default("false").low().not_yet()
         .doc("Whether transactions may take part in a two-phase commit led from outside."),
-    int("add.partitions.to.txn.retry.backoff.max.ms").default("100").at_least(0).ms().high().not_yet()
-        .doc("Longest pause before a partition is added to a transaction once more."),
-    int("add.partitions.to.txn.retry.backoff.ms").default("20").at_least(1).ms().high().not_yet()
+    int("add.partitions.to.txn.retry.backoff.max.ms").default("100").at_least(0).ms().high()
+        .doc("How long a produce waits for the transaction before its own to complete."),
+    int("add.partitions.to.txn.retry.backoff.ms").default("20").at_least(1).ms().high().meaningless()
         .doc("First pause before a partition is added to a transaction once more."),
 ];
