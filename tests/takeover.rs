@@ -1,8 +1,9 @@
 //! ringspun starts on the data directory of a single Apache Kafka broker that was stopped cleanly, serves
-//! what is in it under the same identity, and goes on writing where Kafka left off.
+//! what is in it under the same identity, and goes on writing where Kafka left off; and Kafka takes it back.
 
 mod broker;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -21,6 +22,12 @@ const TOPIC: &str = "taken-over";
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 /// More than a segment's worth in each partition.
 const RECORDS: i64 = 2_500;
+/// The files of a segment that has no place yet.
+const PREPARED: [&str; 3] = [
+    "next.log.deleted",
+    "next.index.deleted",
+    "next.timeindex.deleted",
+];
 const TIME: i64 = 1_700_000_000_000;
 
 #[test]
@@ -51,7 +58,21 @@ fn take_over() -> Result<(), String> {
     read(&ours, 2 * RECORDS)?;
     ours.stop()?;
     dump::run(&ours.log_dir(), TOPIC)?;
-    Ok(())
+
+    // And back. A segment that was prepared and left behind by a crash means nothing to Kafka.
+    let folders = (0..CODECS.len()).map(|n| ours.log_dir().join(format!("{TOPIC}-{n}")));
+    let left: Vec<PathBuf> = folders
+        .flat_map(|folder| PREPARED.map(|name| folder.join(name)))
+        .collect();
+    for path in &left {
+        std::fs::write(path, b"").map_err(|error| error.to_string())?;
+    }
+    let kafka = Broker::start(Kind::Kafka, folder.path(), &[])?;
+    read(&kafka, 2 * RECORDS)?;
+    match left.iter().find(|path| path.exists()) {
+        Some(path) => Err(format!("Kafka has left {}", path.display())),
+        None => Ok(()),
+    }
 }
 
 fn client(broker: &Broker) -> ClientConfig {

@@ -484,14 +484,14 @@ impl Shard {
             let mut written = 0;
             let dirty = self.dirty.take();
             for partition in dirty {
-                partition.dirty.set(false);
                 if partition.log.write_waits() {
-                    // The others do not wait with it.
+                    // The others do not wait with it. It is still dirty: there is one such task at most
+                    // behind the one that writes.
                     let shard = self.clone();
-                    spawn(
-                        "partition writer",
-                        async move { shard.write(&partition).await },
-                    );
+                    spawn("partition writer", async move {
+                        partition.log.writable().await;
+                        shard.write(&partition).await;
+                    });
                     continue;
                 }
                 self.write(&partition).await;
@@ -505,6 +505,7 @@ impl Shard {
     }
 
     async fn write(self: &Rc<Self>, partition: &Rc<Partition>) {
+        partition.dirty.set(false);
         let moved = partition.write(wall_clock()).await;
         if moved.failed {
             self.counters().log_append_failures.inc();

@@ -27,6 +27,8 @@ use io_uring::{IoUring, Probe, opcode, types};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, getrlimit};
 
+use super::pipes::{Pipe, Pipes};
+
 /// Entries of the ring: operations that are submitted at once, not those under way.
 const ENTRIES: u32 = 64;
 
@@ -87,6 +89,7 @@ pub struct AuxRing {
 
 struct Inner {
     state: RefCell<State>,
+    pipes: Pipes,
 }
 
 struct State {
@@ -119,6 +122,7 @@ impl AuxRing {
                 free: Vec::new(),
                 under_way: 0,
             }),
+            pipes: Pipes::default(),
         });
         let reap = reap(Rc::downgrade(&inner), announced);
         glommio::spawn_local(super::profile::named("ring completions", reap)).detach();
@@ -184,39 +188,101 @@ impl AuxRing {
         self.run(entry, Box::new((from, to))).await.map(drop)
     }
 
-    /// splice(2) from a file into a pipe: reads what is not in the page cache, off the shard. Returns
-    /// how many bytes the pipe took, 0 at the end of the file.
-    pub(crate) async fn splice_to_pipe(
+    /// The pipes of this shard, for [`Self::splice_through`].
+    pub(crate) fn pipes(&self) -> &Pipes {
+        &self.inner.pipes
+    }
+
+    /// splice(2) from a file into an empty pipe, and from there into a socket: two operations in a chain,
+    /// which one worker thread does one after the other. The file is read, and the bytes are sent, off the
+    /// shard.
+    ///
+    /// Room in the socket is not waited for, or a peer that does not read would hold a worker. Where the
+    /// pipe takes less than was asked for, the chain ends before the socket.
+    pub(crate) async fn splice_through(
         &self,
         file: Arc<File>,
         position: u64,
-        pipe: Rc<OwnedFd>,
+        pipe: Rc<Pipe>,
+        socket: Rc<impl AsRawFd + 'static>,
         bytes: u32,
-    ) -> io::Result<u32> {
+    ) -> io::Result<Spliced> {
         let position = i64::try_from(position).map_err(io::Error::other)?;
-        let entry = opcode::Splice::new(
+        let (outlet, inlet) = pipe.raw_ends();
+        let read = opcode::Splice::new(
             types::Fd(file.as_raw_fd()),
             position,
-            types::Fd(pipe.as_raw_fd()),
+            types::Fd(inlet),
             -1,
             bytes,
         )
-        .build();
-        self.run(entry, Box::new((file, pipe))).await
+        .build()
+        .flags(Flags::ASYNC | Flags::IO_LINK);
+        let send = opcode::Splice::new(
+            types::Fd(outlet),
+            -1,
+            types::Fd(socket.as_raw_fd()),
+            -1,
+            bytes,
+        )
+        .flags(libc::SPLICE_F_NONBLOCK)
+        .build()
+        .flags(Flags::ASYNC);
+        let [piped, sent] = self
+            .run_all([
+                (read, Box::new((file, pipe.clone()))),
+                (send, Box::new((pipe, socket))),
+            ])
+            .await?;
+        let piped = result(piped)?;
+        let sent = match result(sent) {
+            Ok(sent) => sent,
+            // The chain ended before, or there is no room.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::EAGAIN)) => 0,
+            Err(error) => return Err(error),
+        };
+        Ok(Spliced { piped, sent })
     }
 
     /// Submits `entry`, which may use what is `held`, and waits for its result.
     async fn run(&self, entry: Entry, held: Box<dyn Any>) -> io::Result<u32> {
         // On a worker thread at once, rather than after a try on this core.
         let entry = entry.flags(Flags::ASYNC);
-        let mut waiting = Waiting {
-            inner: &self.inner,
-            operation: self.inner.state.borrow_mut().submit(entry, held)?,
-            done: false,
-        };
-        let result = poll_fn(|cx| waiting.poll(cx.waker())).await;
-        u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+        let [done] = self.run_all([(entry, held)]).await?;
+        result(done)
     }
+
+    /// Submits entries together and waits until all are done.
+    async fn run_all<const N: usize>(
+        &self,
+        entries: [(Entry, Box<dyn Any>); N],
+    ) -> io::Result<[i32; N]> {
+        let operations = self.inner.state.borrow_mut().submit(entries)?;
+        // All of them from here on: a dropped future abandons every one.
+        let mut waiting = operations.map(|operation| Waiting {
+            inner: &self.inner,
+            operation,
+            done: false,
+        });
+        let mut results = [0; N];
+        for (result, waiting) in results.iter_mut().zip(&mut waiting) {
+            *result = poll_fn(|cx| waiting.poll(cx.waker())).await;
+        }
+        Ok(results)
+    }
+}
+
+/// What [`AuxRing::splice_through`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spliced {
+    /// Bytes that the pipe took; 0 at the end of the file.
+    pub(crate) piped: u32,
+    /// Of these, what the socket took. The rest is in the pipe.
+    pub(crate) sent: u32,
+}
+
+fn result(done: i32) -> io::Result<u32> {
+    u32::try_from(done).map_err(|_| io::Error::from_raw_os_error(-done))
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -224,14 +290,51 @@ fn c_path(path: &Path) -> io::Result<CString> {
 }
 
 impl State {
-    fn submit(&mut self, entry: Entry, held: Box<dyn Any>) -> io::Result<usize> {
-        let operation = Operation {
-            result: None,
-            waker: None,
-            abandoned: false,
-            _held: held,
-        };
-        let index = match self.free.pop() {
+    /// Queues all of the entries or none, and submits them together.
+    fn submit<const N: usize>(
+        &mut self,
+        entries: [(Entry, Box<dyn Any>); N],
+    ) -> io::Result<[usize; N]> {
+        let queued = entries.map(|(entry, held)| {
+            let index = self.place(Operation {
+                result: None,
+                waker: None,
+                abandoned: false,
+                _held: held,
+            });
+            (index, entry.user_data(index as u64))
+        });
+        let indexes = queued.each_ref().map(|(index, _)| *index);
+        let entries = queued.map(|(_, entry)| entry);
+        // SAFETY: every pointer and descriptor in an entry belongs to what it came with, which stays in
+        // `operations`, at its place in memory, until the completion is seen (and beyond, see Drop).
+        let pushed = unsafe { self.ring.submission().push_multiple(&entries) };
+        if let Err(full) = pushed {
+            for index in indexes {
+                self.operations[index] = None;
+                self.free.push(index);
+            }
+            return Err(io::Error::other(full));
+        }
+        self.under_way += N;
+        // Entries that are queued but not taken over yet go with the next submission.
+        match self.ring.submit() {
+            Ok(_) => Ok(indexes),
+            Err(error) if busy(&error) => Ok(indexes),
+            Err(error) => {
+                // The kernel may still take them over one day: what is held stays held.
+                for index in indexes {
+                    if let Some(operation) = &mut self.operations[index] {
+                        operation.abandoned = true;
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn place(&mut self, operation: Operation) -> usize {
+        match self.free.pop() {
             Some(index) => {
                 self.operations[index] = Some(operation);
                 index
@@ -240,32 +343,7 @@ impl State {
                 self.operations.push(Some(operation));
                 self.operations.len() - 1
             }
-        };
-        let entry = entry.user_data(index as u64);
-        // SAFETY: every pointer and descriptor in the entry belongs to `held`, which stays in
-        // `operations`, at its place in memory, until the completion is seen (and beyond, see Drop).
-        let pushed = unsafe { self.ring.submission().push(&entry) };
-        let submitted = match pushed {
-            Ok(()) => {
-                self.under_way += 1;
-                // An entry that is queued but not taken over yet goes with the next submission.
-                match self.ring.submit() {
-                    Ok(_) => return Ok(index),
-                    Err(error) if busy(&error) => return Ok(index),
-                    Err(error) => {
-                        // The kernel may still take the entry over one day: what is held stays held.
-                        if let Some(operation) = &mut self.operations[index] {
-                            operation.abandoned = true;
-                        }
-                        return Err(error);
-                    }
-                }
-            }
-            Err(full) => io::Error::other(full),
-        };
-        self.operations[index] = None;
-        self.free.push(index);
-        Err(submitted)
+        }
     }
 
     fn collect(&mut self, wake: &mut Vec<Waker>) {
@@ -408,6 +486,50 @@ mod tests {
                 assert!(!other.exists());
                 let directory = Arc::new(File::open(dir.path()).unwrap());
                 ring.fsync(directory).await.unwrap();
+            });
+    }
+
+    #[test]
+    fn a_file_goes_through_a_pipe_into_a_socket_as_far_as_there_is_room() {
+        use std::io::Read;
+        use std::os::unix::net::UnixStream;
+        let content: Vec<u8> = (0..3_000_000u32).map(|n| (n / 7) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let file = Arc::new(file);
+        glommio::LocalExecutorBuilder::default()
+            .make()
+            .unwrap()
+            .run(async {
+                let ring = AuxRing::new().unwrap();
+                let (mut peer, socket) = UnixStream::pair().unwrap();
+                socket.set_nonblocking(true).unwrap();
+                let socket = Rc::new(socket);
+                let splice = async |position, bytes| {
+                    let pipe = ring.pipes().take().unwrap();
+                    let through =
+                        ring.splice_through(file.clone(), position, pipe, socket.clone(), bytes);
+                    through.await
+                };
+                let all = splice(1, 100_000).await.unwrap();
+                assert_eq!((all.piped, all.sent), (100_000, 100_000));
+                let mut received = vec![0; 100_000];
+                peer.read_exact(&mut received).unwrap();
+                assert!(received[..] == content[1..100_001]);
+                // The file ends early: what there is stays in the pipe.
+                let part = splice(2_999_000, 100_000).await.unwrap();
+                assert_eq!((part.piped, part.sent), (1_000, 0));
+                assert_eq!(splice(3_000_000, 10).await.unwrap().piped, 0);
+                // Nobody reads.
+                let full = loop {
+                    let spliced = splice(0, 100_000).await.unwrap();
+                    if spliced.sent < spliced.piped {
+                        break spliced;
+                    }
+                };
+                assert_eq!(full.piped, 100_000);
+                drop(peer);
+                assert!(splice(0, 100_000).await.is_err());
             });
     }
 

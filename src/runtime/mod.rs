@@ -6,5 +6,6 @@ pub mod clock;
 pub mod executor;
 mod lane;
 pub mod mailbox;
+pub mod pipes;
 pub mod profile;
 pub mod yield_budget;

@@ -2,12 +2,12 @@
 //!
 //! # The start, in this order
 //! 1. The listeners are bound: nothing is touched on disk if a port is taken.
-//! 2. The marks of a clean stop are taken away; the metadata is opened; the data directories are looked
-//!    through.
+//! 2. The marks of a clean stop are taken away; the executors of the shards are started; the metadata is
+//!    opened; the data directories are looked through.
 //! 3. A node without metadata of its own takes over what another broker left there. Only then does it
 //!    register, which makes the metadata its own: a crash in between must not turn what it was about to
 //!    take over into strays. Afterwards folders of unknown topics are set aside.
-//! 4. The shards start and open their partitions. When all are open, connections are accepted.
+//! 4. The shards are told and open their partitions. When all are open, connections are accepted.
 //!
 //! # The stop
 //! Connections take nothing new and finish what is in flight; logs are written, flushed and closed;
@@ -19,7 +19,7 @@ use std::future::Future;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
@@ -182,6 +182,23 @@ async fn node(
         ..
     } = prepared;
     let dirs = dirs.begin_loading()?;
+    // Executors are made beside the loading of the metadata; each waits for its seed, in which it is told.
+    let shards = cores.shards();
+    let (seed_senders, seed_receivers): (Vec<_>, Vec<_>) =
+        (0..shards).map(|_| mpsc::channel::<ShardSeed>()).unzip();
+    let running = spawn_shards(
+        &cores.cpus,
+        seed_receivers,
+        &ShardOptions::default(),
+        |number, seed: mpsc::Receiver<ShardSeed>| async move {
+            // It blocks the shard, which has nothing else to do yet.
+            match seed.recv() {
+                Ok(seed) => shard_main::run(number, seed).await,
+                Err(mpsc::RecvError) => Err("the node did not start".to_owned()),
+            }
+        },
+    )
+    .map_err(|e| NodeError::Failed(e.to_string()))?;
     let quorum = Quorum::open(&metadata_file, node_id).await?;
     let is_new = quorum.image().cluster_id().is_none();
 
@@ -224,7 +241,6 @@ async fn node(
         .set_strays_aside(&service.image())
         .map_err(unreadable)?;
 
-    let shards = cores.shards();
     let bounds = Bounds {
         outstanding_max: OUTSTANDING_MAX,
         ..Bounds::default()
@@ -244,9 +260,9 @@ async fn node(
         .map(|o| (o.listener.name.clone(), o.bound.local_addr().to_string()))
         .collect();
     let mut accept = Some(open.into_iter().map(|o| o.bound).collect::<Vec<_>>());
-    let seeds = endpoints
-        .into_iter()
-        .map(|endpoint| ShardSeed {
+    for (endpoint, sender) in endpoints.into_iter().zip(seed_senders) {
+        // A shard that ended already is met below.
+        let _ = sender.send(ShardSeed {
             shards: shards as u16,
             broker_id: node_id,
             endpoint,
@@ -257,11 +273,8 @@ async fn node(
             memory,
             listeners: names.clone(),
             accept: accept.take().unwrap_or_default(),
-        })
-        .collect();
-    let options = ShardOptions::default();
-    let running = spawn_shards(&cores.cpus, seeds, &options, shard_main::run)
-        .map_err(|e| NodeError::Failed(e.to_string()))?;
+        });
+    }
 
     let host = ControlHost::new(
         control.bind(),

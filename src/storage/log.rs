@@ -20,14 +20,15 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 
+use super::allocation::{AllocationBudget, Reservation};
 use super::disk::{Disk, LogFile, MAX_WRITE_BUFFERS, OpenMode};
 use super::epoch_cache::EpochCache;
 use super::error::{Failure, LogError, Operation};
 use super::gate::Gate;
+use super::head::Head;
 use super::index::{OffsetEntry, TAIL_ENTRIES, TimeEntry};
 use super::names::{FileKind, file_name};
 use super::next_segment::Next;
@@ -45,72 +46,6 @@ const WRITE_BYTES: u64 = 1024 * 1024;
 const MARKS: usize = 64;
 /// Readers that are remembered with their positions.
 pub(super) const READERS: usize = 8;
-
-/// Bytes that the logs of one data directory may have allocated ahead. One per directory, shared by all
-/// shards.
-#[derive(Debug)]
-pub struct AllocationBudget {
-    left: AtomicU64,
-}
-
-impl AllocationBudget {
-    pub fn new(bytes: u64) -> Self {
-        Self {
-            left: AtomicU64::new(bytes),
-        }
-    }
-
-    fn take(&self, bytes: u64) -> bool {
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(bytes)
-            })
-            .is_ok()
-    }
-
-    fn give(&self, bytes: u64) {
-        self.left.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-/// A part of an [`AllocationBudget`], given back when dropped.
-#[derive(Debug, Default)]
-pub(super) struct Reservation {
-    budget: Option<Arc<AllocationBudget>>,
-    bytes: u64,
-}
-
-impl Reservation {
-    pub(super) fn new(budget: Option<Arc<AllocationBudget>>) -> Self {
-        Self { budget, bytes: 0 }
-    }
-
-    /// One of the same budget that holds nothing.
-    pub(super) fn another(&self) -> Self {
-        Self::new(self.budget.clone())
-    }
-
-    /// Holds `bytes` from now on, if the budget has them; otherwise nothing changes.
-    pub(super) fn set(&mut self, bytes: u64) -> bool {
-        let Some(budget) = &self.budget else {
-            return true;
-        };
-        if bytes > self.bytes && !budget.take(bytes - self.bytes) {
-            return false;
-        }
-        if bytes < self.bytes {
-            budget.give(self.bytes - bytes);
-        }
-        self.bytes = bytes;
-        true
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.set(0);
-    }
-}
 
 /// Why a batch was not staged.
 #[derive(Clone, Debug)]
@@ -183,121 +118,6 @@ pub(super) struct RollPlan {
     pub(super) last_time: Option<TimeEntry>,
     /// State of the producers at `base_offset`.
     pub(super) snapshot: Option<(Offset, Vec<u8>)>,
-}
-
-/// The active segment as it will be when all that is staged is written.
-#[derive(Clone, Debug)]
-pub(super) struct Head {
-    pub(super) base_offset: i64,
-    pub(super) size: u64,
-    /// When the segment was made or opened.
-    pub(super) created: i64,
-    /// Largest timestamp of its first batch, by which its age is judged.
-    pub(super) first_timestamp: Option<i64>,
-    pub(super) bytes_since_index: u64,
-    pub(super) index_entries: u32,
-    pub(super) time_entries: u32,
-    pub(super) last_time_entry: i64,
-    pub(super) max_timestamp: i64,
-    pub(super) max_timestamp_offset: i64,
-}
-
-impl Head {
-    pub(super) fn new(base_offset: i64, now: i64) -> Self {
-        Self {
-            base_offset,
-            size: 0,
-            created: now,
-            first_timestamp: None,
-            bytes_since_index: 0,
-            index_entries: 0,
-            time_entries: 0,
-            last_time_entry: -1,
-            max_timestamp: -1,
-            max_timestamp_offset: -1,
-        }
-    }
-
-    /// Whether the segment ends before a batch of `size` bytes. As in Kafka, the age is told by
-    /// timestamps of records where there are any.
-    fn must_roll(
-        &self,
-        settings: &LogSettings,
-        size: u64,
-        last_offset: i64,
-        max_timestamp: i64,
-        now: i64,
-    ) -> bool {
-        if self.size == 0 {
-            return false;
-        }
-        let waited = match self.first_timestamp {
-            Some(first) if first >= 0 => max_timestamp.saturating_sub(first),
-            _ => now.saturating_sub(self.created),
-        };
-        let age_limit = settings
-            .segment_ms
-            .saturating_sub(jitter(settings, self.base_offset));
-        self.size + size > u64::from(settings.segment_bytes)
-            || waited > i64::try_from(age_limit).unwrap_or(i64::MAX)
-            || self.index_entries >= settings.segment_index_bytes / 8
-            // One entry is kept for the end of the segment.
-            || self.time_entries + 1 >= settings.segment_index_bytes / 12
-            || last_offset - self.base_offset > i64::from(i32::MAX)
-    }
-
-    /// Takes in a batch; returns the index entries that it is due.
-    pub(super) fn add(
-        &mut self,
-        interval: u32,
-        size: u64,
-        last_offset: i64,
-        max_timestamp: i64,
-    ) -> (Option<OffsetEntry>, Option<TimeEntry>) {
-        if max_timestamp > self.max_timestamp {
-            self.max_timestamp = max_timestamp;
-            self.max_timestamp_offset = last_offset;
-        }
-        self.first_timestamp.get_or_insert(max_timestamp);
-        let mut entries = (None, None);
-        if self.bytes_since_index > u64::from(interval) {
-            entries.0 = Some(OffsetEntry {
-                relative_offset: self.relative(last_offset),
-                position: u32::try_from(self.size).unwrap_or(u32::MAX),
-            });
-            entries.1 = self.time_entry();
-            self.index_entries += 1;
-            self.bytes_since_index = 0;
-        }
-        self.bytes_since_index += size;
-        self.size += size;
-        entries
-    }
-
-    /// The entry that says the largest timestamp so far, unless the time index has it.
-    pub(super) fn time_entry(&mut self) -> Option<TimeEntry> {
-        if self.max_timestamp <= self.last_time_entry {
-            return None;
-        }
-        self.last_time_entry = self.max_timestamp;
-        self.time_entries += 1;
-        Some(TimeEntry {
-            timestamp: self.max_timestamp,
-            relative_offset: self.relative(self.max_timestamp_offset),
-        })
-    }
-
-    fn relative(&self, offset: i64) -> u32 {
-        // `must_roll` keeps it below 2^31.
-        u32::try_from(offset - self.base_offset).unwrap_or(u32::MAX)
-    }
-}
-
-/// What is taken off `segment.ms` for the segment at `base_offset`: spread evenly, and the same each time.
-fn jitter(settings: &LogSettings, base_offset: i64) -> u64 {
-    let limit = settings.segment_jitter_ms.min(settings.segment_ms);
-    let mixed = (base_offset as u64 ^ 0x5851_f42d_4c95_7f2d).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 16).checked_rem(limit).unwrap_or(0)
 }
 
 /// A batch boundary whose position is known.
@@ -718,6 +538,11 @@ impl<D: Disk> Log<D> {
             || state.epochs_dirty
             || !state.snapshots.is_empty();
         Ok(written)
+    }
+
+    /// Waits until no other call writes.
+    pub async fn writable(&self) {
+        drop(self.gate.enter().await);
     }
 
     /// Whether [`write_staged`](Self::write_staged) would wait for something slower than a write: files to

@@ -25,11 +25,13 @@
 //! log_dir::{take_clean_shutdown_mark, scan, write_offsets, write_clean_shutdown_mark, ..}  a data directory
 //! ```
 
+mod allocation;
 pub mod checkpoint;
 pub mod disk;
 pub mod epoch_cache;
 pub mod error;
 mod gate;
+mod head;
 mod index;
 pub mod log;
 pub mod log_dir;
@@ -50,9 +52,10 @@ mod tests;
 mod timestamps;
 pub mod txn_index;
 
+pub use allocation::AllocationBudget;
 pub use disk::{DirEntry, Disk, Inline, LogFile, LogSlice, Offload, OpenMode};
 pub use error::{Failure, LogError, Operation};
-pub use log::{AllocationBudget, AppendError, Log, Staged, Written};
+pub use log::{AppendError, Log, Staged, Written};
 pub use memory::MemoryDisk;
 pub use page_cache::PageCache;
 pub use producer_state::AppendOrigin;

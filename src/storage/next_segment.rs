@@ -13,8 +13,9 @@
 
 use std::path::PathBuf;
 
+use super::allocation::Reservation;
 use super::disk::{Disk, LogFile, OpenMode};
-use super::log::{Log, Reservation, State};
+use super::log::{Log, State};
 use super::names::{DELETED_SUFFIX, FileKind, file_name};
 use crate::base::{Offset, Timestamp};
 

@@ -11,6 +11,9 @@
 //! 4. Producers come from the newest snapshot that is not too new, and from the batches behind it.
 //! 5. What was checked is synced before anybody can read it.
 
+mod clean;
+mod leftovers;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,17 +21,16 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::allocation::AllocationBudget;
 use super::checkpoint::encode_partition_metadata;
 use super::disk::{Disk, LogFile, OpenMode};
 use super::epoch_cache::{EpochCache, LEADER_EPOCH_CHECKPOINT};
 use super::error::{Failure, LogError, Operation};
-use super::index::{OffsetEntry, SparseIndex, TimeEntry, read_entry};
-use super::log::{AllocationBudget, Head, Log, Opened};
+use super::head::Head;
+use super::index::SparseIndex;
+use super::log::{Log, Opened};
 use super::maintenance::write_whole;
-use super::names::{
-    CLEANED_SUFFIX, DELETED_SUFFIX, FileKind, PARTITION_METADATA, SWAP_SUFFIX, cut_file_name,
-    file_name, parse_file_name,
-};
+use super::names::{FileKind, PARTITION_METADATA, cut_file_name, file_name, parse_file_name};
 use super::producer_snapshot;
 use super::producer_state::ProducerState;
 use super::scan::{CheckedScan, Scanned};
@@ -343,68 +345,6 @@ impl<D: Disk> Loader<'_, D> {
         Ok(names)
     }
 
-    /// Removes what a crash has left half done.
-    async fn tidy(&self) -> Result<(), LogError> {
-        let entries = self
-            .disk
-            .list(self.dir)
-            .await
-            .map_err(|error| LogError::Io(Failure::new(Operation::List, self.dir, error)))?;
-        let mut swaps = Vec::new();
-        let mut first_cleaned = i64::MAX;
-        for entry in entries.iter().filter(|entry| !entry.is_dir) {
-            let path = self.dir.join(&entry.name);
-            let name = entry.name.as_str();
-            if let Some(stem) = name.strip_suffix(CLEANED_SUFFIX) {
-                if let Some((offset, FileKind::Log)) = parse_file_name(stem) {
-                    first_cleaned = first_cleaned.min(offset.0);
-                }
-                self.remove_path(&path).await?;
-            } else if name.ends_with(DELETED_SUFFIX) || name.ends_with(".tmp") {
-                self.remove_path(&path).await?;
-            } else if let Some(stem) = name.strip_suffix(SWAP_SUFFIX) {
-                match parse_file_name(stem) {
-                    Some((offset, FileKind::Log)) => swaps.push((offset.0, path, entry.len)),
-                    // Indexes are made anew.
-                    _ => self.remove_path(&path).await?,
-                }
-            }
-        }
-        for (base_offset, path, len) in swaps {
-            if base_offset >= first_cleaned {
-                // Part of a split that was not finished: the originals are still there.
-                self.remove_path(&path).await?;
-                continue;
-            }
-            let file = self
-                .disk
-                .open(&path, OpenMode::Read)
-                .await
-                .map_err(|error| LogError::Io(Failure::new(Operation::Open, &path, error)))?;
-            let mut scan = CheckedScan::new(file, len, base_offset);
-            while let Scanned::Batch { .. } = scan
-                .next()
-                .await
-                .map_err(|error| LogError::Io(Failure::new(Operation::Read, &path, error)))?
-            {
-            }
-            // The segments that it replaces.
-            let names = self.list().await?;
-            let end = scan.next_offset.max(base_offset + 1);
-            for &old in names.logs.range(base_offset..end).map(|(old, _)| old) {
-                for kind in [FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex] {
-                    self.remove(old, kind).await?;
-                }
-                if old != base_offset {
-                    self.remove(old, FileKind::Log).await?;
-                }
-            }
-            self.rename(&path, &self.path(base_offset, FileKind::Log))
-                .await?;
-        }
-        Ok(())
-    }
-
     async fn load(&self, options: &OpenOptions) -> Result<(Opened<D::File>, OpenReport), LogError> {
         self.tidy().await?;
         let mut names = self.list().await?;
@@ -616,128 +556,6 @@ impl<D: Disk> Loader<'_, D> {
             },
             report,
         ))
-    }
-
-    /// A segment by its indexes; `None` if they do not fit its `.log`.
-    async fn load_clean(
-        &self,
-        base_offset: i64,
-        len: u64,
-        modified: i64,
-        next_base: Option<i64>,
-        names: &Names,
-    ) -> Result<Option<(Segment<D::File>, Head, i64)>, LogError> {
-        let (Some(&index_len), Some(&time_len)) = (
-            names.indexes.get(&base_offset),
-            names.time_indexes.get(&base_offset),
-        ) else {
-            // A segment without batches needs none.
-            if len == 0 {
-                let segment = Segment::new(base_offset, modified);
-                let head = Head::new(base_offset, self.now.0);
-                return Ok(Some((segment, head, base_offset)));
-            }
-            return Ok(None);
-        };
-        let (Ok(size), true) = (u32::try_from(len), index_len % 8 == 0 && time_len % 12 == 0)
-        else {
-            return Ok(None);
-        };
-        let mut segment = Segment::new(base_offset, modified);
-        let (Ok(index_entries), Ok(time_entries)) =
-            (u32::try_from(index_len / 8), u32::try_from(time_len / 12))
-        else {
-            return Ok(None);
-        };
-        segment.size = size;
-        segment.synced_size = size;
-        segment.indexes_synced = true;
-        segment.has_txn_index = names.txn_indexes.contains(&base_offset);
-        segment.offset_index = SparseIndex::closed(index_entries);
-        segment.time_index = SparseIndex::closed(time_entries);
-        let mut last_position = 0;
-        if index_entries > 0 {
-            let entry = self
-                .last_entry::<8>(base_offset, FileKind::Index, index_entries)
-                .await?;
-            let entry = OffsetEntry::decode(entry);
-            if entry.position >= size || entry.relative_offset > i32::MAX as u32 {
-                return Ok(None);
-            }
-            last_position = entry.position;
-        }
-        if time_entries > 0 {
-            let entry = self
-                .last_entry::<12>(base_offset, FileKind::TimeIndex, time_entries)
-                .await?;
-            let entry = TimeEntry::decode(entry);
-            if entry.relative_offset > i32::MAX as u32 || entry.timestamp < 0 {
-                return Ok(None);
-            }
-            segment.max_timestamp = entry.timestamp;
-            segment.max_timestamp_offset = base_offset + i64::from(entry.relative_offset);
-        }
-        let mut head = Head::new(base_offset, self.now.0);
-        if let Some(next_base) = next_base {
-            return Ok(Some((segment, head, next_base)));
-        }
-        // The active segment: where does it end?
-        head.size = u64::from(size);
-        head.index_entries = index_entries;
-        head.time_entries = time_entries;
-        head.last_time_entry = segment.max_timestamp;
-        let mut next_offset = base_offset;
-        if size > 0 {
-            let file = self.open(base_offset, FileKind::Log).await?;
-            let read = |error| {
-                LogError::Io(Failure::new(
-                    Operation::Read,
-                    &self.path(base_offset, FileKind::Log),
-                    error,
-                ))
-            };
-            let mut first = HeaderWalk::new(file.clone(), 0, len);
-            match first.next().await.map_err(read)? {
-                Step::Batch { header, .. } if header.base_offset.0 >= base_offset => {
-                    head.first_timestamp = Some(header.max_timestamp.0);
-                }
-                _ => return Ok(None),
-            }
-            let mut walk = HeaderWalk::new(file, u64::from(last_position), len);
-            loop {
-                match walk.next().await.map_err(read)? {
-                    Step::Batch { header, .. } => {
-                        if header.base_offset.0 < next_offset {
-                            return Ok(None);
-                        }
-                        next_offset = header.next_offset().0;
-                        if header.max_timestamp.0 > segment.max_timestamp {
-                            segment.max_timestamp = header.max_timestamp.0;
-                            segment.max_timestamp_offset = header.last_offset().0;
-                        }
-                    }
-                    Step::End => break,
-                    Step::Bad { .. } => return Ok(None),
-                }
-            }
-        }
-        head.bytes_since_index = u64::from(size - last_position);
-        head.max_timestamp = segment.max_timestamp;
-        head.max_timestamp_offset = segment.max_timestamp_offset;
-        Ok(Some((segment, head, next_offset)))
-    }
-
-    async fn last_entry<const N: usize>(
-        &self,
-        base_offset: i64,
-        kind: FileKind,
-        entries: u32,
-    ) -> Result<[u8; N], LogError> {
-        let path = self.path(base_offset, kind);
-        let file = self.disk.open(&path, OpenMode::Read).await;
-        let file = self.io(Operation::Open, base_offset, kind, file)?;
-        let entry = read_entry(&file, entries - 1).await;
-        self.io(Operation::Read, base_offset, kind, entry)
     }
 
     /// Checks every batch of a segment and writes its indexes anew.

@@ -2,7 +2,8 @@
 
 use super::disk::{Disk, LogFile};
 use super::error::{LogError, Operation};
-use super::log::{Head, Log, State};
+use super::head::Head;
+use super::log::{Log, State};
 use super::names::FileKind;
 use super::segment::{Segment, Step};
 use crate::base::{Offset, Timestamp};

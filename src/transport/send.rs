@@ -2,13 +2,13 @@
 //!
 //! A slice goes out in pieces of at most [`PIECE_BYTES`], and the shard's other tasks run between
 //! them. Before each piece `preadv2(RWF_NOWAIT)` says whether it is in the page cache; if not, the
-//! auxiliary ring splices it into a pipe, which reads it off the shard, and from the pipe it goes to
-//! the socket without a copy.
+//! auxiliary ring splices it into a pipe and from there into the socket, off the shard and without a
+//! copy. What finds no room in the socket waits for it here.
 
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,19 +16,21 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::pipe::{SpliceFlags, splice};
 
 use super::connection::Socket;
 use super::outgoing::{Outgoing, Part};
 use crate::base::file_slice::FileSlice;
 use crate::base::profile::Gauged;
-use crate::runtime::aux_ring::AuxRing;
+use crate::runtime::aux_ring::{AuxRing, Spliced};
 use crate::runtime::executor;
+use crate::runtime::pipes::PIPE_BYTES;
 use crate::runtime::profile;
 use crate::runtime::yield_budget::YieldBudget;
 
 /// Bytes of a file that are sent at once.
 const PIECE_BYTES: u32 = 256 * 1024;
+const _: () = assert!(PIECE_BYTES as usize <= PIPE_BYTES);
 
 /// A byte is probed every so often: the kernel's read-ahead works in such steps.
 const PROBE_EVERY_BYTES: u64 = 128 * 1024;
@@ -216,22 +218,25 @@ impl Sender {
         position: u64,
         bytes: u32,
     ) -> Result<u32, SendError> {
-        let (outlet, inlet) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // A smaller pipe, where the user's limit of pipe memory is reached, only takes less at once.
-        let _ = rustix::pipe::fcntl_setpipe_size(&inlet, PIECE_BYTES as usize);
-        let inlet = Rc::new(inlet);
-        let splice = ring.splice_to_pipe(file.clone(), position, inlet, bytes);
-        let piped = profile::measure(Gauged::DiskRead, splice).await?;
+        let pipe = ring.pipes().take()?;
+        let socket = self.socket.clone();
+        let splice = ring.splice_through(file.clone(), position, pipe.clone(), socket, bytes);
+        let Spliced { piped, sent } = profile::measure(Gauged::DiskRead, splice).await?;
         profile::record(Gauged::SpliceBytes, piped.into());
+        self.socket
+            .sent
+            .set(self.socket.sent.get() + u64::from(sent));
         if piped == 0 {
             return Err(SendError::FileTruncated);
         }
-        self.drain_pipe(&outlet, piped).await?;
+        self.drain_pipe(pipe.outlet(), piped - sent.min(piped))
+            .await?;
+        ring.pipes().give(pipe);
         self.cold_bytes += u64::from(piped);
         Ok(piped)
     }
 
-    async fn drain_pipe(&mut self, outlet: &OwnedFd, bytes: u32) -> Result<(), SendError> {
+    async fn drain_pipe(&mut self, outlet: BorrowedFd<'_>, bytes: u32) -> Result<(), SendError> {
         let mut left = bytes as usize;
         while left > 0 {
             let socket = self.socket.borrowed();
