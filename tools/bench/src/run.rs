@@ -580,7 +580,7 @@ impl Run {
         let produce = if producers > 0 {
             Some(Produce {
                 pace,
-                budget_bytes: None,
+                budget_bytes: (workload.produce_bytes > 0).then_some(workload.produce_bytes),
                 producer_ids: self.producer_ids(producers)?,
             })
         } else {

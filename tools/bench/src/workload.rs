@@ -42,6 +42,9 @@ pub struct Workload {
     // How long.
     pub warmup_seconds: f64,
     pub seconds: f64,
+    /// Keys and values of which what is measured consists, in a closed loop: it ends when so many bytes are
+    /// acknowledged, `seconds` being the longest; 0 for no limit.
+    pub produce_bytes: u64,
 
     // The producers.
     /// Each has a connection of its own to each broker.
@@ -168,6 +171,7 @@ impl Default for Workload {
             drop_caches: false,
             warmup_seconds: 2.0,
             seconds: 10.0,
+            produce_bytes: 0,
             producers: 1,
             rate: 0.0,
             ramp_from: 0.0,
@@ -382,6 +386,10 @@ impl Workload {
             "a ramp needs a rate to go to"
         );
         ensure!(
+            self.produce_bytes == 0 || !(self.open_loop() || self.find_rate_p99_ms > 0.0),
+            "produce_bytes is for a closed loop: no rate, no bursts, no search"
+        );
+        ensure!(
             self.find_rate_p99_ms == 0.0 || (self.producers > 0 && self.burst_records == 0),
             "a search for a rate needs producers, and no bursts"
         );
@@ -549,6 +557,7 @@ mod tests {
             ("consumers = 1\nread = \"backlog\"", "needs backlog_bytes"),
             ("burst_records = 5", "go together"),
             ("codec = \"brotli\"", "brotli"),
+            ("produce_bytes = 1\nrate = 5", "closed loop"),
             ("rate = nan", "rate"),
         ] {
             let error = Workload::parse(text, &[]).expect_err(text);

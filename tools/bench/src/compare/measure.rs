@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::floor::{self, Amount, Floor as FloorProgram, Poured};
-use super::judge::{PERCENTILE_ROUNDS, Round};
+use super::judge::Round;
 use super::rows::{Floor, Fsync, Metric, Procedure, Row, Variant};
 use super::run::{self, How, Ran};
 use super::sys::{self, Cores};
@@ -27,6 +27,10 @@ const MANY: i32 = 1_000;
 const BYTES_PER_SECOND: f64 = 2.5e9;
 /// Kept free.
 const SPARE_BYTES: u64 = 1 << 30;
+/// Memory that is touched before a round, at most.
+const TOUCHED_BYTES_MAX: u64 = 3_000_000_000;
+/// Longest time for work that is fixed.
+const WORK_S: f64 = 120.0;
 /// A slice of the warm-up.
 const SLICE_S: f64 = 2.0;
 /// Slices whose CPU cost a record differs by less are steady.
@@ -58,6 +62,8 @@ pub enum Failed {
 /// A broker and what was learned while it warmed up.
 struct Warm {
     broker: Broker,
+    /// What is done to it in a round.
+    variants: Vec<&'static Variant>,
     /// MB/s of its closed loop, for rates that depend on it.
     rate_mb_s: f64,
 }
@@ -72,10 +78,10 @@ impl Plan {
     }
 
     pub fn rounds_of(&self, row: &Row) -> u32 {
-        if row.percentiles && !self.quick {
-            self.rounds.max(PERCENTILE_ROUNDS)
-        } else {
+        if self.quick {
             self.rounds
+        } else {
+            self.rounds.max(row.rounds_min)
         }
     }
 
@@ -97,6 +103,7 @@ impl Plan {
             },
             shards: if crossing { 2 } else { 0 },
             auto_partitions: if crossing { 16 } else { 0 },
+            more: &[],
         }
     }
 
@@ -129,13 +136,13 @@ impl Plan {
     /// Before a round: room on the disk, nothing left to be written.
     fn prepare(&self, row: &Row) -> Result<()> {
         check_stop()?;
-        let backlog = row.variants.iter().flat_map(|variant| variant.settings);
-        let backlog = backlog
-            .filter(|(key, _)| *key == "backlog_bytes")
-            .filter_map(|(_, value)| value.parse::<u64>().ok())
-            .max()
-            .unwrap_or(0);
+        let most = |key: &str| {
+            let numbers = row.variants.iter().filter_map(|it| it.number(key));
+            numbers.max().unwrap_or(0)
+        };
+        let (backlog, work) = (most("backlog_bytes"), most("produce_bytes"));
         let writes = match row.procedure {
+            Procedure::Load if work > 0 => work as f64 + BYTES_PER_SECOND,
             Procedure::Load if backlog == 0 => (self.seconds + 1.0) * BYTES_PER_SECOND,
             Procedure::Crossing { .. } => self.seconds * BYTES_PER_SECOND,
             _ => 0.0,
@@ -153,6 +160,10 @@ impl Plan {
         }
         sys::sync_file_system(&self.data)?;
         usage::wait_until_clean();
+        // A round that is about what is written finds memory that the host has given to this machine already.
+        if writes > 0.0 && !self.quick {
+            sys::touch_memory((writes as u64 + backlog).min(TOUCHED_BYTES_MAX));
+        }
         check_stop()
     }
 
@@ -193,17 +204,20 @@ impl Plan {
     fn loads(&self, row: &'static Row, keep: &mut dyn FnMut(Round) -> Result<()>) -> Result<()> {
         let mut brokers = Vec::new();
         for target in self.targets_of(row) {
-            self.prepare(row)?;
-            let mut broker = Broker::new(
-                target,
-                &self.folder(target),
-                &self.broker_cores,
-                self.shape(row, target),
-            )?;
-            broker.start()?;
-            let warm = self.warm(row, broker, keep)?;
-            warm.broker.freeze();
-            brokers.push(warm);
+            for (number, variants) in row.brokers().into_iter().enumerate() {
+                if !target.is_ringspun() && variants.iter().all(|variant| variant.ringspun_only) {
+                    continue;
+                }
+                self.prepare(row)?;
+                let mut shape = self.shape(row, target);
+                shape.more = variants[0].broker;
+                let folder = self.data.join(format!("{}-{number}", target.name));
+                let mut broker = Broker::new(target, &folder, &self.broker_cores, shape)?;
+                broker.start()?;
+                let warm = self.warm(row, broker, variants, keep)?;
+                warm.broker.freeze();
+                brokers.push(warm);
+            }
         }
         let kafka = brokers
             .iter()
@@ -213,19 +227,24 @@ impl Plan {
             for warm in &mut brokers {
                 let broker = &mut warm.broker;
                 broker.thaw()?;
-                for variant in row.variants {
+                for variant in &warm.variants {
                     if variant.ringspun_only && !broker.target.is_ringspun() {
                         continue;
                     }
                     self.prepare(row)?;
-                    let mut settings = own(row.settings(variant));
+                    let mut settings = self.settings(row, variant);
                     if row.procedure == Procedure::Backlog {
                         settings.push(("rate".into(), backlog_rate(reference, variant)));
                     }
                     let scratch = self.data.join("load");
                     let pid = broker.pid();
                     let round = self.observe(pid, || {
-                        run::run(broker, &settings, &self.how(self.seconds, false, &scratch))
+                        let seconds = if variant.is_fixed_work() {
+                            WORK_S
+                        } else {
+                            self.seconds
+                        };
+                        run::run(broker, &settings, &self.how(seconds, false, &scratch))
                     })?;
                     keep(named(round, row, &broker.target.name, variant.name, number))?;
                     broker.remove_topics()?;
@@ -234,7 +253,11 @@ impl Plan {
             }
             if let Some(floor) = row.floor {
                 self.prepare(row)?;
-                let round = self.floor(floor)?;
+                let work = row
+                    .variants
+                    .iter()
+                    .find_map(|it| it.number("produce_bytes"));
+                let round = self.floor(floor, work.map(|work| self.amount(work)))?;
                 keep(named(round, row, "floor", "", number))?;
             }
         }
@@ -250,15 +273,16 @@ impl Plan {
         &self,
         row: &'static Row,
         mut broker: Broker,
+        variants: Vec<&'static Variant>,
         keep: &mut dyn FnMut(Round) -> Result<()>,
     ) -> Result<Warm> {
         let mut rate_mb_s = 0.0;
-        for (number, variant) in row.variants.iter().enumerate() {
+        for (number, &variant) in variants.iter().enumerate() {
             if variant.ringspun_only && !broker.target.is_ringspun() {
                 continue;
             }
             let scratch = self.data.join("load");
-            let settings = own(row.settings(variant));
+            let settings = self.settings(row, variant);
             let seconds = if self.quick {
                 self.seconds.min(1.0)
             } else {
@@ -315,11 +339,30 @@ impl Plan {
                 broker.remove_topics()?;
             }
         }
-        Ok(Warm { broker, rate_mb_s })
+        Ok(Warm {
+            broker,
+            variants,
+            rate_mb_s,
+        })
     }
 
-    /// A round of the floor.
-    fn floor(&self, floor: Floor) -> Result<Round> {
+    /// Work that is fixed is a tenth when it is only to be seen whether everything works.
+    fn amount(&self, bytes: u64) -> u64 {
+        if self.quick { bytes / 10 } else { bytes }
+    }
+
+    fn settings(&self, row: &Row, variant: &Variant) -> Vec<(String, String)> {
+        let mut settings = own(row.settings(variant));
+        for (key, value) in &mut settings {
+            if let ("produce_bytes" | "backlog_bytes", Ok(bytes)) = (key.as_str(), value.parse()) {
+                *value = self.amount(bytes).to_string();
+            }
+        }
+        settings
+    }
+
+    /// A round of the floor; `work` is how many bytes the others write.
+    fn floor(&self, floor: Floor, work: Option<u64>) -> Result<Round> {
         let file = self.data.join("floor");
         let time = Duration::from_secs_f64(self.seconds);
         match floor {
@@ -331,8 +374,8 @@ impl Plan {
             } => {
                 let amount = Amount {
                     in_flight,
-                    bytes: u64::MAX,
-                    time,
+                    bytes: work.unwrap_or(u64::MAX),
+                    time: work.map_or(time, |_| Duration::from_secs_f64(WORK_S)),
                     rate: None,
                 };
                 self.floor_receives(&file, frame_bytes, connections, records, &amount)

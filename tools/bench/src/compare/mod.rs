@@ -212,6 +212,8 @@ fn facts_of(target: &Target) -> TargetFacts {
 
 /// Measures the rows and writes the reports; the exit code.
 fn measured(plan: &Plan, chosen: &[&'static Row], mut about: About, folder: &Folder) -> Result<u8> {
+    // Looking on must not cost the broker's core anything. Children say where they run.
+    plan.load_cores.pin()?;
     let mut rounds: Vec<Round> = Vec::new();
     let mut troubles: Vec<String> = Vec::new();
     for row in chosen {

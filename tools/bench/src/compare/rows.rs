@@ -1,9 +1,10 @@
 //! The rows of the comparison: what is done to a broker, what is read off, what must come out.
 //!
-//! The workloads are settings of `ringspun-bench run`. Rows that are about CPU do a fixed amount of work
-//! (`bytes`), so that the fast broker does not outgrow the page cache while the slow one does not; rows
+//! The workloads are settings of `ringspun-bench run`. Rows that are about the CPU of writing do a fixed
+//! amount of work (`produce_bytes`), so that the fast broker does not outgrow the page cache while the slow one does not; rows
 //! that are about latency last a fixed time.
 
+use super::judge::PERCENTILE_ROUNDS;
 use super::run::FIXED;
 
 /// Something that is read off a round.
@@ -170,8 +171,24 @@ pub enum Floor {
 pub struct Variant {
     pub name: &'static str,
     pub settings: &'static [(&'static str, &'static str)],
+    /// Settings of the broker; each set of them has a broker of its own.
+    pub broker: &'static [(&'static str, &'static str)],
     /// Other brokers do without.
     pub ringspun_only: bool,
+}
+
+impl Variant {
+    /// The value of a setting that is a number.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        let of_key = self.settings.iter().rev().find(|(name, _)| *name == key);
+        of_key.and_then(|(_, value)| value.parse().ok())
+    }
+
+    /// Whether it ends when its work is done, however long that takes.
+    pub fn is_fixed_work(&self) -> bool {
+        let again = self.settings.contains(&("read_again", "true"));
+        self.number("produce_bytes").is_some() || self.number("backlog_bytes").is_some() && !again
+    }
 }
 
 /// How a round of a row goes.
@@ -209,11 +226,25 @@ pub struct Row {
     pub judgements: &'static [Judgement],
     /// It is judged by percentiles: at least nine rounds, none with steal.
     pub percentiles: bool,
+    /// Rounds that it takes at least to see what is looked for.
+    pub rounds_min: u32,
     /// What the report's table shows of it.
     pub shown: &'static [Metric],
 }
 
 impl Row {
+    /// The sets of settings for which brokers are started, each with its workloads.
+    pub fn brokers(&self) -> Vec<Vec<&'static Variant>> {
+        let mut brokers: Vec<Vec<&'static Variant>> = Vec::new();
+        for variant in self.variants {
+            match brokers.iter_mut().find(|of| of[0].broker == variant.broker) {
+                Some(of) => of.push(variant),
+                None => brokers.push(vec![variant]),
+            }
+        }
+        brokers
+    }
+
     /// Settings that are shared by all rows, then those of a workload.
     pub fn settings(&self, variant: &Variant) -> Vec<(&'static str, &'static str)> {
         FIXED.iter().chain(variant.settings).copied().collect()
@@ -224,6 +255,7 @@ const fn one(settings: &'static [(&'static str, &'static str)]) -> [Variant; 1] 
     [Variant {
         name: "",
         settings,
+        broker: &[],
         ringspun_only: false,
     }]
 }
@@ -285,6 +317,8 @@ pub const ROWS: &[Row] = &[
             ("batch_bytes", "1000000"),
             ("in_flight", "2"),
             ("record_bytes", "1024"),
+            FIXED_WORK,
+            ("produce_bytes", "2000000000"),
         ]),
         floor: Some(Floor::Receive {
             frame_bytes: 1_000_000,
@@ -297,6 +331,7 @@ pub const ROWS: &[Row] = &[
             floor(Metric::CpuPerGb, 2.0, 1.3),
         ],
         percentiles: false,
+        rounds_min: 0,
         shown: CPU,
     },
     Row {
@@ -310,6 +345,8 @@ pub const ROWS: &[Row] = &[
             ("batch_bytes", "1000000"),
             ("in_flight", "2"),
             ("record_bytes", "100"),
+            FIXED_WORK,
+            ("produce_bytes", "1000000000"),
         ]),
         floor: Some(Floor::Receive {
             frame_bytes: 1_000_000,
@@ -319,6 +356,7 @@ pub const ROWS: &[Row] = &[
         }),
         judgements: &[kafka(Metric::CpuPerGb, 4.0, 7.0)],
         percentiles: false,
+        rounds_min: 0,
         shown: CPU,
     },
     Row {
@@ -333,6 +371,8 @@ pub const ROWS: &[Row] = &[
             ("batch_records", "10"),
             ("in_flight", "5"),
             ("record_bytes", "1024"),
+            FIXED_WORK,
+            ("produce_bytes", "500000000"),
         ]),
         floor: Some(Floor::Receive {
             frame_bytes: 10_400,
@@ -342,6 +382,7 @@ pub const ROWS: &[Row] = &[
         }),
         judgements: &[kafka(Metric::CpuPerRecord, 4.0, 10.0)],
         percentiles: false,
+        rounds_min: 0,
         shown: CPU,
     },
     Row {
@@ -353,6 +394,7 @@ pub const ROWS: &[Row] = &[
         floor: Some(ONE_RECORD_FLOOR),
         judgements: &[kafka(Metric::AcksPerCpuSecond, 2.5, 3.5)],
         percentiles: false,
+        rounds_min: 0,
         shown: SMALL,
     },
     Row {
@@ -376,6 +418,7 @@ pub const ROWS: &[Row] = &[
             floor(Metric::CpuPerGb, 1.5, 1.1),
         ],
         percentiles: false,
+        rounds_min: 0,
         shown: FETCH,
     },
     Row {
@@ -399,6 +442,7 @@ pub const ROWS: &[Row] = &[
             floor(Metric::CpuPerGb, 1.5, 1.1),
         ],
         percentiles: false,
+        rounds_min: 0,
         shown: FETCH,
     },
     Row {
@@ -414,8 +458,7 @@ pub const ROWS: &[Row] = &[
             ("record_bytes", "1024"),
             ("consumers", "1"),
             ("read", "backlog"),
-            ("read_again", "true"),
-            ("backlog_bytes", "4000000000"),
+            ("backlog_bytes", "2000000000"),
             ("drop_caches", "true"),
         ]),
         floor: None,
@@ -424,6 +467,7 @@ pub const ROWS: &[Row] = &[
             kafka(Metric::P999, 3.0, 10.0),
         ],
         percentiles: true,
+        rounds_min: PERCENTILE_ROUNDS,
         shown: &[
             Metric::FetchMbS,
             Metric::P50,
@@ -444,6 +488,7 @@ pub const ROWS: &[Row] = &[
         }),
         judgements: &[kafka(Metric::P999, 4.0, 10.0)],
         percentiles: true,
+        rounds_min: PERCENTILE_ROUNDS,
         shown: TAILS,
     },
     Row {
@@ -458,6 +503,7 @@ pub const ROWS: &[Row] = &[
         }),
         judgements: &[kafka(Metric::P999, 4.0, 10.0)],
         percentiles: true,
+        rounds_min: PERCENTILE_ROUNDS,
         shown: TAILS,
     },
     Row {
@@ -469,6 +515,7 @@ pub const ROWS: &[Row] = &[
         floor: Some(Floor::Durable),
         judgements: &[kafka(Metric::P999, 4.0, 20.0)],
         percentiles: true,
+        rounds_min: PERCENTILE_ROUNDS,
         shown: TAILS,
     },
     Row {
@@ -480,6 +527,7 @@ pub const ROWS: &[Row] = &[
         floor: Some(Floor::Durable),
         judgements: &[kafka(Metric::P999, 4.0, 20.0)],
         percentiles: true,
+        rounds_min: PERCENTILE_ROUNDS,
         shown: TAILS,
     },
     Row {
@@ -491,6 +539,7 @@ pub const ROWS: &[Row] = &[
         floor: Some(Floor::Durable),
         judgements: &[kafka(Metric::AcksPerSecond, 1.0, 2.0)],
         percentiles: false,
+        rounds_min: 0,
         shown: SMALL,
     },
     Row {
@@ -508,6 +557,7 @@ pub const ROWS: &[Row] = &[
             goal: 1.1,
         }],
         percentiles: false,
+        rounds_min: 0,
         shown: &[Metric::CpuPerGb, Metric::ProduceMbS, Metric::P99],
     },
     Row {
@@ -525,6 +575,39 @@ pub const ROWS: &[Row] = &[
             goal: 1.25,
         }],
         percentiles: false,
+        rounds_min: 0,
+        shown: &[Metric::CpuPerRequest, Metric::AcksPerSecond, Metric::P99],
+    },
+    Row {
+        name: "profiler",
+        title: "one record of 1 KiB a request, 64 connections: the profiler of ringspun on, and off",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &[
+            Variant {
+                name: "on",
+                settings: ONE_RECORD,
+                broker: &[],
+                ringspun_only: true,
+            },
+            Variant {
+                name: "off",
+                settings: ONE_RECORD,
+                broker: &[("ringspun.profile.enable", "false")],
+                ringspun_only: true,
+            },
+        ],
+        floor: None,
+        judgements: &[Judgement {
+            metric: Metric::CpuPerRequest,
+            variant: "on",
+            against: Against::Variant("off"),
+            must: 1.01,
+            goal: 1.005,
+        }],
+        percentiles: false,
+        // A hundredth hides among few rounds.
+        rounds_min: 15,
         shown: &[Metric::CpuPerRequest, Metric::AcksPerSecond, Metric::P99],
     },
     Row {
@@ -542,6 +625,7 @@ pub const ROWS: &[Row] = &[
             goal: 0.1,
         }],
         percentiles: false,
+        rounds_min: 0,
         shown: RESTING,
     },
     Row {
@@ -553,17 +637,20 @@ pub const ROWS: &[Row] = &[
             Variant {
                 name: "empty",
                 settings: &[],
+                broker: &[],
                 ringspun_only: false,
             },
             Variant {
                 name: "1000-partitions",
                 settings: &[],
+                broker: &[],
                 ringspun_only: false,
             },
         ],
         floor: None,
         judgements: &[],
         percentiles: false,
+        rounds_min: 0,
         shown: RESTING,
     },
     Row {
@@ -580,7 +667,10 @@ pub const ROWS: &[Row] = &[
                     ("keys", "round_robin"),
                     ("batch_bytes", "16384"),
                     ("record_bytes", "1024"),
+                    FIXED_WORK,
+                    ("produce_bytes", "600000000"),
                 ],
+                broker: &[],
                 ringspun_only: false,
             },
             Variant {
@@ -591,7 +681,10 @@ pub const ROWS: &[Row] = &[
                     ("keys", "round_robin"),
                     ("batch_bytes", "16384"),
                     ("record_bytes", "1024"),
+                    FIXED_WORK,
+                    ("produce_bytes", "600000000"),
                 ],
+                broker: &[],
                 ringspun_only: false,
             },
         ],
@@ -604,6 +697,7 @@ pub const ROWS: &[Row] = &[
             goal: 1.3,
         }],
         percentiles: false,
+        rounds_min: 0,
         shown: CPU,
     },
     Row {
@@ -619,13 +713,19 @@ pub const ROWS: &[Row] = &[
             ("record_bytes", "1024"),
             ("linger_ms", "1"),
             ("rate", "50000"),
+            // As every client does: what is due goes in one request.
+            ("batches_per_request", "288"),
         ]),
         floor: None,
         judgements: &[kafka(Metric::CpuPerRecord, 3.0, 8.0)],
         percentiles: false,
+        rounds_min: 0,
         shown: CPU,
     },
 ];
+
+/// Work that is fixed is warmed up for a moment only: what is written then comes on top.
+const FIXED_WORK: (&str, &str) = ("warmup_seconds", "0.2");
 
 const ONE_RECORD: &[(&str, &str)] = &[
     ("producers", "64"),
@@ -660,11 +760,13 @@ const CROSSING: &[Variant] = &[
     Variant {
         name: "stays",
         settings: &[],
+        broker: &[],
         ringspun_only: true,
     },
     Variant {
         name: "crosses",
         settings: &[],
+        broker: &[],
         ringspun_only: true,
     },
 ];

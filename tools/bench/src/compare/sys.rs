@@ -91,6 +91,18 @@ pub fn contain(command: &mut Command, cores: Option<&Cores>) {
     }
 }
 
+/// Takes so much memory, or half of what is free if that is less, writes to it, and gives it back.
+///
+/// A virtual machine returns what is free to its host; whoever touches it next waits for the host. Of two
+/// brokers that write through the page cache it would be the first that pays.
+pub fn touch_memory(bytes: u64) {
+    let free = super::usage::free_memory_bytes() / 2;
+    let Ok(bytes) = usize::try_from(bytes.min(free)) else {
+        return;
+    };
+    drop(std::hint::black_box(vec![1u8; bytes]));
+}
+
 fn pid(number: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(number).ok()?)
 }

@@ -59,6 +59,8 @@ pub struct Shape {
     pub shards: u16,
     /// Partitions of a topic that is made by being written to.
     pub auto_partitions: u32,
+    /// Any others.
+    pub more: &'static [(&'static str, &'static str)],
 }
 
 impl Target {
@@ -127,6 +129,9 @@ impl Target {
         }
         if shape.auto_partitions > 0 {
             set("num.partitions", &shape.auto_partitions.to_string());
+        }
+        for (name, value) in shape.more {
+            set(name, value);
         }
         // What is deleted between rounds is to be gone, not renamed.
         set("log.segment.delete.delay.ms", "100");

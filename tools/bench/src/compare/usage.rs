@@ -321,6 +321,12 @@ pub fn dirty_mb() -> f64 {
     (number_of(&text, "Dirty") + number_of(&text, "Writeback")) as f64 / 1024.0
 }
 
+/// Memory that nobody uses for anything.
+pub fn free_memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    number_of(&text, "MemFree") * 1024
+}
+
 /// Waits until the kernel has next to nothing left to write, for at most 30 s.
 pub fn wait_until_clean() {
     let deadline = Instant::now() + Duration::from_secs(30);

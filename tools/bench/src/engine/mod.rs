@@ -122,7 +122,7 @@ pub struct Phase {
 #[derive(Debug, Clone)]
 pub struct Produce {
     pub pace: Pace,
-    /// Keys and values to produce, after which the phase is over.
+    /// Keys and values to produce from when it is measured, after which the phase is over.
     pub budget_bytes: Option<u64>,
     /// By producer.
     pub producer_ids: Vec<Option<(i64, i16)>>,
@@ -525,6 +525,7 @@ impl<'a> Engine<'a> {
             contents: &self.contents,
             now_ns,
             begin_ns: self.tally.phase.begin_ns,
+            measure_ns: self.tally.measure_from(),
             end_ns: self.end_ns,
             pace: self.pace,
             budget: &mut self.budget,
@@ -814,8 +815,15 @@ impl<'a> Engine<'a> {
             }
         }
         self.tally.ledger.unfinished = unfinished;
-        self.tally.ledger.ended_at_ns = self.end_ns.min(now);
-        self.tally.ledger.idle_at_ns = self.idle_at_ns.unwrap_or(now);
+        let idle_at = self.idle_at_ns.unwrap_or(now);
+        // An amount of work is done when its last part is; a time is over when it is.
+        let ended_at = if self.budget == 0 {
+            idle_at
+        } else {
+            self.end_ns
+        };
+        self.tally.ledger.ended_at_ns = ended_at.min(now);
+        self.tally.ledger.idle_at_ns = idle_at;
         if let (Some(_), None) = (&self.tally.checker, &self.tally.ledger.failure) {
             let stuck = self.readers.iter().find_map(Reader::stands_at);
             if let Some((partition, offset)) = stuck {

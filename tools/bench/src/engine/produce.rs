@@ -105,6 +105,8 @@ pub struct Pump<'a> {
     pub now_ns: u64,
     /// What the schedule counts from.
     pub begin_ns: u64,
+    /// From here on what is sent is of the budget.
+    pub measure_ns: u64,
     /// No record with a time from here on is sent.
     pub end_ns: u64,
     pub pace: Pace,
@@ -450,7 +452,9 @@ impl Producer {
                     head.extend_from_slice(&batch);
                 }
                 let payload = template.payload_bytes(records);
-                *pump.budget = pump.budget.saturating_sub(payload);
+                if pump.now_ns >= pump.measure_ns {
+                    *pump.budget = pump.budget.saturating_sub(payload);
+                }
                 if flexible {
                     head.push(0);
                 }
