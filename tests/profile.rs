@@ -4,10 +4,12 @@
 mod broker;
 mod hostile;
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use broker::packages;
 use hostile::{FetchLimits, Node, Peer, batch, fetch, produce};
 
 /// Stages in the order in which a request passes them.
@@ -262,4 +264,116 @@ fn the_tool_shows_records_and_compares() {
     let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{errors}");
     assert!(errors.contains("does not answer"), "{errors}");
+}
+
+#[test]
+fn the_tool_watches_again_and_again_until_nobody_reads() {
+    let node = node(&[]);
+    let mut peer = node.connect();
+    work(&mut peer, 8);
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_ringspun"))
+        .args(["profile", "--watch", "0.05", "--url"])
+        .arg(format!("http://{}", node.http()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(watching.stdout.take().expect("piped")).lines();
+    // Each page is of an interval, in which nothing or something was asked of the node.
+    let mut counts = Vec::new();
+    while counts.len() < 3 || counts.iter().all(|&count| count == 0) {
+        work(&mut peer, 4);
+        let line = lines.next().expect("it goes on").expect("text");
+        // No page goes to a terminal, so none moves its cursor.
+        assert!(!line.contains('\x1b'), "{line}");
+        let count = line
+            .strip_prefix("produce: ")
+            .and_then(|rest| rest.split(' ').next());
+        if let Some(count) = count {
+            counts.push(count.parse::<u64>().expect("a number"));
+        }
+        assert!(counts.len() < 1_000, "no page counts anything: {counts:?}");
+    }
+    drop(lines);
+    let status = watching.wait().expect("it ends");
+    assert!(status.success(), "{status}");
+    node.stop();
+}
+
+#[test]
+fn the_tool_draws_where_the_time_on_the_cores_goes() {
+    let node = node(&[]);
+    let url = format!("http://{}", node.http());
+    let mut peer = node.connect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("busy");
+    let out = out.to_str().expect("a path");
+    let flame = |seconds| tool(&["--url", &url, "--flame", seconds, "--out", out]);
+    let drawn = std::thread::scope(|scope| {
+        let drawing = scope.spawn(|| flame("1.5"));
+        let mut busy = None;
+        while !drawing.is_finished() {
+            work(&mut peer, 64);
+            if busy.is_none() && !drawing.is_finished() {
+                let answer = node.get("/profile/flame?seconds=0.01");
+                busy = answer
+                    .contains("another one is under way")
+                    .then_some(answer);
+            }
+        }
+        // One at a time.
+        assert!(busy.is_some());
+        drawing.join().expect("no panic")
+    });
+    assert!(printed(drawn).contains("busy.svg"));
+    let read = |extension| std::fs::read_to_string(format!("{out}.{extension}")).expect("written");
+    let folded = read("folded");
+    assert!(folded.contains("ringspun::"), "{folded}");
+    assert!(read("svg").contains("<svg"));
+    let refused = String::from_utf8_lossy(&flame("61").stderr).into_owned();
+    assert!(refused.contains("0.01 to 60"), "{refused}");
+    // What was interrupted goes on.
+    work(&mut peer, 8);
+    node.stop();
+}
+
+/// HdrHistogram is what its own tools read, those of Java.
+#[test]
+fn java_reads_the_log_as_the_node_counted() {
+    let jars = match packages::jars() {
+        Ok(jars) => jars,
+        Err(reason) if !packages::all_required() => return println!("skipped: {reason}"),
+        Err(reason) => panic!("{reason}"),
+    };
+    let node = node(&[]);
+    let mut peer = node.connect();
+    work(&mut peer, 40);
+    let (_, log) = {
+        let answer = node.get("/profile?format=hlog");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+        (head.to_owned(), body.to_owned())
+    };
+    let total = &json(&node, "")["parts"][0]["requests"]["produce"]["total"];
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("node.hlog");
+    std::fs::write(&file, log).expect("room");
+    let processed = |arguments: &[&str]| {
+        let mut java = packages::java(&jars);
+        java.args(["org.HdrHistogram.HistogramLogProcessor", "-i"]);
+        printed(java.arg(&file).args(arguments).output().expect("Java runs"))
+    };
+    let tags = processed(&["-listtags"]);
+    for tag in ["produce.total", "produce.append", "fetch.purgatory", "turn"] {
+        assert!(tags.contains(tag), "{tag}: {tags}");
+    }
+    // A ratio of 1: nanoseconds as they are.
+    let table = processed(&["-tag", "produce.total", "-outputValueUnitRatio", "1"]);
+    assert!(table.contains("Total count    =           40"), "{table}");
+    let max = table
+        .split("#[Max     =")
+        .nth(1)
+        .and_then(|rest| rest.split(',').next())
+        .and_then(|max| max.trim().parse::<f64>().ok());
+    let (max, exact) = (max.expect("a maximum"), number(&total["max"]) as f64);
+    assert!((max - exact).abs() <= exact / 100.0, "{max}, not {exact}");
+    node.stop();
 }

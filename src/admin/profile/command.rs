@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::diff::{self, Recording};
+use super::flame;
 
 /// How long a node may take to connect, and to answer beyond the time it was asked to measure.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -26,7 +27,8 @@ const RECORD_SECONDS: f64 = 10.0;
   ringspun profile --interval 10            of the next ten seconds
   ringspun profile --watch                  again and again
   ringspun profile --record before.hlog     ten seconds as an HdrHistogram log
-  ringspun profile --diff before.hlog after.hlog")]
+  ringspun profile --diff before.hlog after.hlog
+  ringspun profile --flame 10               which functions the CPU's time goes to: flame.svg, flame.folded")]
 pub struct ProfileArguments {
     /// The node's HTTP address (its ringspun.http.listener)
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9644")]
@@ -56,6 +58,16 @@ pub struct ProfileArguments {
     /// Show where two recordings differ
     #[arg(long, num_args = 2, value_names = ["A", "B"])]
     diff: Option<Vec<PathBuf>>,
+
+    /// Sample stacks for SECONDS (at most 60): a flame graph flame.svg, and collapsed stacks flame.folded.
+    /// Costs a busy core about half a hundredth meanwhile, and up to a second of the control thread after
+    #[arg(long, value_name = "SECONDS",
+          conflicts_with_all = ["interval", "watch", "record", "diff", "json", "per_shard"])]
+    flame: Option<f64>,
+
+    /// Where --flame writes: FILE.svg and FILE.folded
+    #[arg(long, value_name = "FILE", default_value = "flame", requires = "flame")]
+    out: PathBuf,
 }
 
 /// Does what was asked for. An error is one line for people.
@@ -77,6 +89,9 @@ pub fn run(arguments: &ProfileArguments) -> Result<(), String> {
         ))
         .map(drop);
     }
+    if let Some(seconds) = arguments.flame {
+        return record_flame(arguments, seconds);
+    }
     let format = if arguments.json { "json" } else { "text" };
     let Some(seconds) = arguments.watch else {
         return print(&ask(arguments, format, arguments.interval)?).map(drop);
@@ -92,6 +107,27 @@ pub fn run(arguments: &ProfileArguments) -> Result<(), String> {
             return Ok(());
         }
     }
+}
+
+fn record_flame(arguments: &ProfileArguments, seconds: f64) -> Result<(), String> {
+    let wait = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    let path = format!("/profile/flame?format=folded&seconds={seconds}");
+    let folded = fetch(&arguments.url, &path, wait)?;
+    let svg = flame::svg(&folded)?;
+    for (extension, bytes) in [("folded", folded.as_bytes()), ("svg", svg.as_slice())] {
+        let mut file = arguments.out.clone().into_os_string();
+        file.push(format!(".{extension}"));
+        let file = PathBuf::from(file);
+        let failed = |error| format!("{} cannot be written: {error}", file.display());
+        fs::write(&file, bytes).map_err(failed)?;
+    }
+    let out = arguments.out.display();
+    let samples = flame::samples(&folded);
+    print(&format!(
+        "{samples} samples of {seconds} s, {} a second of CPU time, in {out}.svg and {out}.folded\n",
+        flame::SAMPLES_PER_CPU_SECOND
+    ))
+    .map(drop)
 }
 
 fn read(file: &Path) -> Result<Recording, String> {

@@ -5,6 +5,7 @@
 //!   ?format=text|json|hlog    hlog: an HdrHistogram log, one histogram a tag
 //!   ?interval=SECONDS         of the next so many seconds, at most 60; since the start without
 //!   ?by=shard                 each shard apart, not all together
+//! /profile/flame              see [`flame`]
 //! ```
 //! Whoever asks costs each shard one message, or two with an interval, and a walk over its buckets of some
 //! ten microseconds. No more than [`AT_ONCE`] are served at a time; what clients wrote (client ids, names of
@@ -15,6 +16,7 @@
 
 pub mod command;
 pub mod diff;
+pub mod flame;
 pub mod hlog;
 pub mod json;
 pub mod text;
@@ -212,6 +214,7 @@ impl Profiler {
     pub fn routes(&self) -> Router {
         Router::new()
             .route("/profile", get(show))
+            .route("/profile/flame", get(show_flame))
             .with_state(self.clone())
     }
 }
@@ -353,6 +356,43 @@ async fn show(State(profiler): State<Profiler>, uri: Uri, headers: HeaderMap) ->
     response
 }
 
+/// Seconds that are sampled, and whether a picture is asked for.
+fn flame_query(query: &str) -> Result<(Duration, bool), String> {
+    let (mut time, mut drawn) = (Duration::from_secs(10), false);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=').unwrap_or((pair, "")) {
+            ("seconds", seconds) => time = seconds_of(seconds, "seconds")?,
+            ("format", "folded") => drawn = false,
+            ("format", "svg") => drawn = true,
+            ("format", _) => return Err("format is folded or svg".into()),
+            _ => return Err("known are seconds and format".into()),
+        }
+    }
+    Ok((time, drawn))
+}
+
+async fn show_flame(uri: Uri) -> Response {
+    let (time, drawn) = match flame_query(uri.query().unwrap_or("")) {
+        Ok(asked) => asked,
+        Err(why) => return (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    };
+    let unavailable = |why: String| {
+        let retry = [(header::RETRY_AFTER, "1")];
+        (StatusCode::SERVICE_UNAVAILABLE, retry, why + "\n").into_response()
+    };
+    match flame::folded(time).await {
+        Ok(folded) if drawn => match flame::svg(&folded) {
+            Ok(svg) => ([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response(),
+            Err(why) => unavailable(why),
+        },
+        Ok(folded) => {
+            let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+            (kind, folded).into_response()
+        }
+        Err(error) => unavailable(error.to_string()),
+    }
+}
+
 fn refused(refusal: Refusal) -> Response {
     let text = format!("{refusal}\n");
     let status = match refusal {
@@ -434,6 +474,17 @@ pub(super) mod tests {
             "y",
         ] {
             parse(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_flame_graph_is_of_some_seconds() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(flame_query(""), Ok((ten, false)));
+        let asked = flame_query("seconds=0.5&format=svg");
+        assert_eq!(asked, Ok((Duration::from_millis(500), true)));
+        for bad in ["seconds=0", "seconds=61", "format=png", "interval=1"] {
+            flame_query(bad).unwrap_err();
         }
     }
 
