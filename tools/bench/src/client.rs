@@ -28,6 +28,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A larger answer to one of these requests is not believed.
 const MAX_ANSWER: usize = 256 << 20;
 
+/// Unknown, without a leader, led by somebody else: all pass.
+const NOT_LED: [i16; 3] = [3, 5, 6];
+
 /// Kafka's name of an error code.
 pub fn error_name(code: i16) -> String {
     match ResponseError::try_from_code(code) {
@@ -317,43 +320,77 @@ impl Client {
         partitions: &[(String, u32)],
         timestamp: i64,
     ) -> Result<BTreeMap<(String, u32), i64>> {
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         let mut offsets = BTreeMap::new();
-        for partitions in partitions.chunks(10_000) {
-            let mut topics: BTreeMap<&str, Vec<ListOffsetsPartition>> = BTreeMap::new();
-            for (topic, partition) in partitions {
-                topics.entry(topic).or_default().push(
-                    ListOffsetsPartition::default()
-                        .with_partition_index(*partition as i32)
-                        .with_current_leader_epoch(-1)
-                        .with_timestamp(timestamp),
+        let mut left = partitions.to_vec();
+        while !left.is_empty() {
+            let a_time = left.len().min(10_000);
+            let refused = self.offsets_once(&left[..a_time], timestamp, &mut offsets)?;
+            left.drain(..a_time);
+            if let Some((topic, partition, error)) = refused.first() {
+                ensure!(
+                    Instant::now() < deadline,
+                    "offsets of {topic} {partition}: {}",
+                    error_name(*error)
                 );
+                std::thread::sleep(Duration::from_millis(20));
             }
-            let topics = topics
-                .into_iter()
-                .map(|(name, partitions)| {
-                    ListOffsetsTopic::default()
-                        .with_name(topic_name(name))
-                        .with_partitions(partitions)
-                })
-                .collect();
-            let request = ListOffsetsRequest::default()
-                .with_replica_id((-1).into())
-                .with_topics(topics);
-            for topic in self.ask(&request, 7)?.topics {
-                for partition in topic.partitions {
-                    ensure!(
-                        partition.error_code == 0,
-                        "offsets of {} {}: {}",
-                        topic.name.as_str(),
-                        partition.partition_index,
-                        error_name(partition.error_code)
-                    );
-                    let key = (topic.name.to_string(), partition.partition_index as u32);
-                    offsets.insert(key, partition.offset);
-                }
-            }
+            left.extend(
+                refused
+                    .into_iter()
+                    .map(|(topic, partition, _)| (topic, partition)),
+            );
         }
         Ok(offsets)
+    }
+
+    /// Those that are not led yet, with their errors. A broker may name a leader before that leads.
+    fn offsets_once(
+        &mut self,
+        partitions: &[(String, u32)],
+        timestamp: i64,
+        offsets: &mut BTreeMap<(String, u32), i64>,
+    ) -> Result<Vec<(String, u32, i16)>> {
+        let mut refused = Vec::new();
+        let mut topics: BTreeMap<&str, Vec<ListOffsetsPartition>> = BTreeMap::new();
+        for (topic, partition) in partitions {
+            topics.entry(topic).or_default().push(
+                ListOffsetsPartition::default()
+                    .with_partition_index(*partition as i32)
+                    .with_current_leader_epoch(-1)
+                    .with_timestamp(timestamp),
+            );
+        }
+        let topics = topics
+            .into_iter()
+            .map(|(name, partitions)| {
+                ListOffsetsTopic::default()
+                    .with_name(topic_name(name))
+                    .with_partitions(partitions)
+            })
+            .collect();
+        let request = ListOffsetsRequest::default()
+            .with_replica_id((-1).into())
+            .with_topics(topics);
+        for topic in self.ask(&request, 7)?.topics {
+            for partition in topic.partitions {
+                let name = topic.name.to_string();
+                let index = partition.partition_index as u32;
+                if NOT_LED.contains(&partition.error_code) {
+                    refused.push((name, index, partition.error_code));
+                    continue;
+                }
+                ensure!(
+                    partition.error_code == 0,
+                    "offsets of {} {}: {}",
+                    topic.name.as_str(),
+                    partition.partition_index,
+                    error_name(partition.error_code)
+                );
+                offsets.insert((name, index), partition.offset);
+            }
+        }
+        Ok(refused)
     }
 
     /// A new producer id and epoch.

@@ -390,6 +390,8 @@ impl Run {
         }
         let topics = self.topics.clone();
         self.shared.lay = self.create(&topics, workload.partitions, &workload.topic_config)?;
+        // Once every partition tells its end, it is led.
+        self.offsets(-1)?;
         if workload.backlog_bytes > 0 {
             self.bar.set_message("producing the backlog");
             let result = self.fill(workload.backlog_bytes)?;
@@ -446,6 +448,7 @@ impl Run {
         self.aged = halves.clone();
         let configs = BTreeMap::from([("segment.bytes".to_string(), "1048576".to_string())]);
         self.shared.lay = self.create(&halves, 8, &configs)?;
+        self.offsets(-1)?;
         let real = std::mem::replace(
             &mut self.shared.workload,
             Workload {

@@ -683,7 +683,9 @@ impl<'a> Engine<'a> {
             read.ok_or("an answer ends in its middle")?;
             self.links[index].consume(4 + length);
             answered = true;
-            self.tally.interval.produced.requests += 1;
+            if self.tally.measured(now) || self.tally.interval.t < 0 {
+                self.tally.interval.produced.requests += 1;
+            }
             for (batch, outcome) in sent.batches.iter().zip(outcomes) {
                 match outcome {
                     Some((0, base_offset)) => self.acknowledge(batch, base_offset, now),
