@@ -314,6 +314,9 @@ impl<D: Disk> Partition<D> {
         batch.append(now, Some(&key), Some(&value), &[]);
         let bytes = BytesMut::from(&batch.build()[..]);
         let end = self.append_internal(bytes, Some(&end_marker), now)?;
+        if marker.transaction_version < 2 {
+            self.log.note_end(marker.producer_id);
+        }
         Ok(self.marker_appended(end, false))
     }
 

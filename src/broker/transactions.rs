@@ -70,6 +70,8 @@ async fn write_markers(shard: &Rc<Shard>, markers: Markers) -> Ask {
                 // Stands until its shard has answered.
                 MarkerResult::Retry
             }
+            // It may be so new that this shard has not heard of it.
+            None if markers.failures == 0 => MarkerResult::Retry,
             None => MarkerResult::Gone,
         };
         results.push((partition, result));
@@ -108,6 +110,7 @@ async fn write_markers(shard: &Rc<Shard>, markers: Markers) -> Ask {
 
 fn judge(shard: &Shard, partition: &NamedPartition, error: &PartitionError) -> MarkerResult {
     match error {
+        // Deleted meanwhile.
         PartitionError::Unknown if resolve(shard, partition).is_none() => MarkerResult::Gone,
         // The partition has moved past this end: somebody else has decided it, and it must not wait for
         // a marker that can never be written.

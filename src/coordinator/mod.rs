@@ -57,7 +57,8 @@ pub struct Position {
     pub producer: Option<(ProducerId, ProducerEpoch)>,
 }
 
-/// How many of a producer's transactions had ended in a partition when it was asked.
+/// How many of a producer's transactions had ended in a partition by markers of their own epoch when it
+/// was asked. With transaction version 2 the marker is of a higher epoch, which tells late records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guard(pub u32);
 

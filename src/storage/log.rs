@@ -36,7 +36,7 @@ use super::producer_state::{AppendOrigin, Outcome, ProducerState, SequenceError}
 use super::segment::Segment;
 use super::txn_index::AbortedTxn;
 use crate::base::settings::LogSettings;
-use crate::base::{LeaderEpoch, Offset, Timestamp};
+use crate::base::{LeaderEpoch, Offset, ProducerId, Timestamp};
 use crate::records::control::EndTxnMarker;
 use crate::records::{BatchHeader, TimestampType, assign};
 
@@ -349,6 +349,11 @@ impl<D: Disk> Log<D> {
     /// The producers and transactions of what is written and staged.
     pub fn producers(&self) -> Ref<'_, ProducerState> {
         Ref::map(self.state.borrow(), |state| &state.producers)
+    }
+
+    /// See [`ProducerState::note_end`].
+    pub fn note_end(&self, producer_id: ProducerId) {
+        self.state.borrow_mut().producers.note_end(producer_id);
     }
 
     /// Forgets producers that have been silent too long. Returns how many.

@@ -74,8 +74,7 @@ pub struct ProducerEntry {
     pub last_timestamp: Timestamp,
     /// First record of the open transaction.
     pub current_txn_first_offset: Option<Offset>,
-    /// Markers since the entry was made, or read from a snapshot: whoever asked whether a transaction may
-    /// begin learns by it that one has ended since.
+    /// Ends noted ([`ProducerState::note_end`]) since the entry was made, or read from a snapshot.
     pub ends: u32,
     batches: [BatchMetadata; BATCHES_RETAINED],
     batch_count: u8,
@@ -409,7 +408,6 @@ impl ProducerState {
         entry.last_timestamp = batch.max_timestamp;
         if batch.is_control() {
             entry.coordinator_epoch = marker?.coordinator_epoch;
-            entry.ends = entry.ends.wrapping_add(1);
             let first_offset = entry.current_txn_first_offset.take()?;
             return Some(self.complete(batch, first_offset, marker?.outcome));
         }
@@ -488,6 +486,15 @@ impl ProducerState {
         self.get(producer_id).is_some_and(|entry| {
             entry.current_txn_first_offset.is_some() && entry.producer_epoch == epoch
         })
+    }
+
+    /// A transaction has ended by a marker of its own epoch (before transaction version 2). Whoever asked
+    /// whether one may begin learns by the entry's `ends` that one has ended since; where the marker is of
+    /// a higher epoch, a late batch is told by that.
+    pub fn note_end(&mut self, producer_id: ProducerId) {
+        if let Some(entry) = self.producers.get_mut(&producer_id) {
+            entry.ends = entry.ends.wrapping_add(1);
+        }
     }
 
     /// Forgets producers that wrote nothing for `producer.id.expiration.ms` and have no open

@@ -93,8 +93,26 @@ pub fn jars() -> Result<PathBuf, String> {
 
 /// A Java machine over those jars; the class and its arguments are the caller's to add.
 pub fn java(jars: &Path) -> Command {
+    java_with(jars, &["-Xmx1G", "-XX:+UseSerialGC"])
+}
+
+/// The same with the options of Kafka's own start script, and a heap of 4 GiB.
+pub fn java_for_measuring(jars: &Path) -> Command {
+    let options = [
+        "-Xms4G",
+        "-Xmx4G",
+        "-XX:+UseG1GC",
+        "-XX:MaxGCPauseMillis=20",
+        "-XX:InitiatingHeapOccupancyPercent=35",
+        "-XX:+ExplicitGCInvokesConcurrent",
+        "-XX:G1HeapRegionSize=16M",
+    ];
+    java_with(jars, &options)
+}
+
+fn java_with(jars: &Path, options: &[&str]) -> Command {
     let mut command = Command::new("java");
-    command.args(["-Xmx1G", "-XX:+UseSerialGC", "-Djava.awt.headless=true"]);
+    command.args(options).arg("-Djava.awt.headless=true");
     let logging = sources("java/log4j2.properties");
     command.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
     command.arg("-cp").arg(format!("{}/*", jars.display()));
@@ -121,6 +139,65 @@ pub fn java_driver() -> Result<Command, String> {
         .arg(format!("{}:{}/*", classes.display(), jars.display()))
         .arg("Driver");
     Ok(command)
+}
+
+/// The jars of Kafka Streams and of Kafka Connect's connectors for files.
+fn application_jars() -> Result<PathBuf, String> {
+    program("java", "apt-get install openjdk-17-jdk-headless")?;
+    let pom = sources("java/applications.xml");
+    made("application-jars", std::slice::from_ref(&pom), |folder| {
+        let maven = program("mvn", "apt-get install maven")?;
+        run(Command::new(maven)
+            .args(["-q", "-B", "-f"])
+            .arg(&pom)
+            .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
+            .arg(format!("-DoutputDirectory={}", folder.display())))
+    })
+}
+
+/// A class with all that it needs; its arguments are the caller's to add.
+pub struct JavaProgram {
+    jars: PathBuf,
+    class_path: String,
+    class: &'static str,
+}
+
+impl JavaProgram {
+    pub fn command(&self) -> Command {
+        let mut command = java(&self.jars);
+        // The last -cp counts.
+        command.arg("-cp").arg(&self.class_path).arg(self.class);
+        command
+    }
+}
+
+/// The word count of Kafka Streams.
+pub fn word_count() -> Result<JavaProgram, String> {
+    let (jars, more) = (jars()?, application_jars()?);
+    let class_path = format!("{}/*:{}/*", more.display(), jars.display());
+    let source = sources("java/WordCount.java");
+    let classes = made("word-count", std::slice::from_ref(&source), |folder| {
+        let compiler = program("javac", "apt-get install openjdk-17-jdk-headless")?;
+        run(Command::new(compiler)
+            .args(["-cp", &class_path, "-d"])
+            .arg(folder)
+            .arg(&source))
+    })?;
+    Ok(JavaProgram {
+        jars,
+        class_path: format!("{}:{class_path}", classes.display()),
+        class: "WordCount",
+    })
+}
+
+/// A distributed worker of Kafka Connect.
+pub fn connect_worker() -> Result<JavaProgram, String> {
+    let (jars, more) = (jars()?, application_jars()?);
+    Ok(JavaProgram {
+        class_path: format!("{}/*:{}/*", jars.display(), more.display()),
+        jars,
+        class: "org.apache.kafka.connect.cli.ConnectDistributed",
+    })
 }
 
 /// The program that drives confluent-kafka.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::*;
 use crate::base::profile::Timeline;
 use crate::base::settings::NodeSettings;
-use crate::base::{BrokerId, PartitionIndex, TopicId};
+use crate::base::{BrokerId, PartitionIndex, ProducerEpoch, ProducerId, TopicId};
 use crate::broker::messages::{Answer, Fetch, Reply};
 use crate::broker::reply::{self, LocalPending, ReplyTo};
 use crate::records::BatchBuilder;
@@ -293,4 +293,81 @@ fn a_log_that_goes_offline_says_so_once_and_tells_all_who_wait() {
     assert!(!run(partition.write(NOW)).failed);
     let error = run(partition.flush()).err().expect("the log is offline");
     assert!(!partition.fail(&error).failed);
+}
+
+/// A batch of a transaction that the coordinator agreed to after the partition said `verified`.
+fn begin(
+    partition: &Partition<MemoryDisk>,
+    epoch: i16,
+    verified: Option<Guard>,
+) -> Result<(), PartitionError> {
+    let mut builder = BatchBuilder::uncompressed()
+        .producer(ProducerId(7), ProducerEpoch(epoch), 0)
+        .transactional();
+    builder.append(NOW, None, Some(b"value"), &[]);
+    let batch = ProduceBatch {
+        records: BytesMut::from(&builder.build()[..]),
+        verified,
+    };
+    let scratch = &mut Scratch::default();
+    partition.append(batch, -1, true, NOW, scratch).map(drop)
+}
+
+fn end(partition: &Partition<MemoryDisk>, epoch: i16, transaction_version: i16) {
+    let marker = Marker {
+        producer_id: ProducerId(7),
+        producer_epoch: ProducerEpoch(epoch),
+        commit: true,
+        coordinator_epoch: 0,
+        transaction_version,
+    };
+    partition.append_marker(marker, NOW).unwrap();
+}
+
+fn guard(partition: &Partition<MemoryDisk>, epoch: i16) -> Option<Guard> {
+    let batch = TransactionBatch {
+        producer_id: ProducerId(7),
+        producer_epoch: ProducerEpoch(epoch),
+        base_sequence: 0,
+        epoch_bump: true,
+    };
+    match partition.verification(batch).unwrap() {
+        Verification::Needed(guard) => Some(guard),
+        Verification::NotNeeded => None,
+    }
+}
+
+#[test]
+fn a_transaction_does_not_begin_after_a_marker_that_came_while_the_coordinator_was_asked() {
+    let disk = MemoryDisk::new();
+    let partition = partition(&disk, &[BrokerId(1)], |_| {});
+    let refused = |result| matches!(result, Err(PartitionError::NotInTransaction));
+    assert!(refused(begin(&partition, 0, None)));
+    // Also where the marker is the first that the partition hears of the producer.
+    for _ in 0..2 {
+        let before = guard(&partition, 0);
+        end(&partition, 0, 0);
+        assert!(refused(begin(&partition, 0, before)));
+        let after = guard(&partition, 0);
+        assert!(after.is_some());
+    }
+    begin(&partition, 0, guard(&partition, 0)).unwrap();
+    assert_eq!(guard(&partition, 0), None);
+}
+
+#[test]
+fn the_next_transaction_begins_though_the_marker_of_the_last_came_while_the_coordinator_was_asked()
+{
+    let disk = MemoryDisk::new();
+    let partition = partition(&disk, &[BrokerId(1)], |_| {});
+    // A producer of transaction version 2, whose epoch is raised by each end, is not held up by markers.
+    for epoch in 1..4 {
+        let before = guard(&partition, epoch);
+        assert!(before.is_some());
+        end(&partition, epoch, 2);
+        begin(&partition, epoch, before).unwrap();
+        // And what is late is told by its epoch.
+        let late = begin(&partition, epoch - 1, before);
+        assert!(matches!(late, Err(PartitionError::Sequence(_))));
+    }
 }

@@ -167,6 +167,8 @@ pub struct Markers {
     pub coordinator_epoch: i32,
     pub client_version: i16,
     pub partitions: Vec<NamedPartition>,
+    /// Tries before this one.
+    pub failures: u32,
 }
 
 /// A transaction whose markers are being written. Not on record.
@@ -489,7 +491,7 @@ impl TransactionMachine {
             retry_at: None,
             failures: 0,
         };
-        let markers = self.markers(context, id, prepared, &ending.left);
+        let markers = self.markers(context, id, prepared, &ending);
         outcome.effects.push(Effect::WriteMarkers(markers));
         self.ending.insert(id.clone(), ending);
     }
@@ -499,7 +501,7 @@ impl TransactionMachine {
         context: &Context<'_>,
         id: &TransactionalId,
         prepared: &Transaction,
-        left: &BTreeSet<NamedPartition>,
+        ending: &Ending,
     ) -> Markers {
         let topic = context.image.topic_by_name(TRANSACTION_STATE_TOPIC);
         let partition = topic.and_then(|topic| topic.partition(self.partition));
@@ -510,7 +512,8 @@ impl TransactionMachine {
             commit: prepared.state == State::PrepareCommit,
             coordinator_epoch: partition.map_or(0, |partition| partition.leader_epoch.0),
             client_version: prepared.client_version,
-            partitions: left.iter().cloned().collect(),
+            partitions: ending.left.iter().cloned().collect(),
+            failures: ending.failures,
         }
     }
 
@@ -853,7 +856,7 @@ impl TransactionMachine {
             else {
                 continue;
             };
-            let markers = self.markers(context, &id, txn, &ending.left);
+            let markers = self.markers(context, &id, txn, ending);
             outcome.effects.push(Effect::WriteMarkers(markers));
             if let Some(ending) = self.ending.get_mut(&id) {
                 ending.retry_at = None;
