@@ -616,6 +616,14 @@ impl<'a, M: Machine> Gathering<'a, M> {
         let largest = self.seat.partition.settings().max_message_bytes as usize;
         if bytes + BATCH_HEADER_SIZE > largest {
             // It alone is refused: nothing of it was applied.
+            if outcome.answers.is_empty() {
+                tracing::error!(
+                    topic = %self.seat.partition.topic,
+                    partition = self.seat.partition.key.partition.0,
+                    bytes,
+                    "what a coordinator has to do by itself does not fit into a batch, and is not done"
+                );
+            }
             for (token, _) in outcome.answers {
                 self.host
                     .refuse(self.seat, token, CoordinatorError::TooLarge);

@@ -45,6 +45,9 @@ pub const TRANSACTION_VERSION_FEATURE: &str = "transaction.version";
 
 /// Transactions that one call of [`Machine::expire`] aborts, and ids that it forgets.
 const EXPIRE_AT_ONCE: usize = 500;
+/// Bytes of records that one call of [`Machine::expire`] comes to, but for a single larger one: what does not
+/// fit into a batch would not be done at all.
+const EXPIRE_BYTES: usize = 256 * 1024;
 /// Requests that may wait for transactions of this partition to complete.
 const MAX_WAITING: usize = 10_000;
 /// Pauses before markers are written once more: the first, doubled up to the longest.
@@ -803,8 +806,12 @@ impl TransactionMachine {
     fn serve_waiting(&mut self, context: &mut Context<'_>, outcome: &mut Outcome<Self>) {
         let mut served = 0;
         while served < EXPIRE_AT_ONCE
-            && let Some(id) = self.ready.pop_first()
+            && let Some(id) = self.ready.first().cloned()
         {
+            if !self.has_room(context, &id, outcome) {
+                break;
+            }
+            self.ready.remove(&id);
             let mut waiting = self.waiting.remove(&id).unwrap_or_default();
             let rest = waiting.split_off(waiting.len().min(1));
             self.waiting_count -= waiting.len();
@@ -887,8 +894,24 @@ impl TransactionMachine {
             self.timeout_look = after(now, i64::from(interval));
         }
         for id in due {
+            if !self.has_room(context, &id, outcome) {
+                self.timeout_look = now;
+                break;
+            }
             self.abort_timed_out(context, &id, None, outcome);
         }
+    }
+
+    /// Whether one more record of this transaction fits into the outcome of a call by the clock.
+    fn has_room(&self, context: &Context<'_>, id: &str, outcome: &Outcome<Self>) -> bool {
+        let size = |record: &CoordinatorRecord| {
+            record.key.len() + record.value.as_ref().map_or(0, |value| value.len())
+        };
+        let taken: usize = outcome.records.iter().map(size).sum();
+        let version = finalized_version(context.image);
+        let next = self.transactions.get(id);
+        let next = next.map_or(0, |txn| size(&record::encode(id, txn, version)));
+        taken == 0 || taken + next <= EXPIRE_BYTES
     }
 
     fn abort_timed_out(
@@ -919,17 +942,25 @@ impl TransactionMachine {
         }
         let before = Timestamp(now.0.saturating_sub(self.expiration_ms));
         let busy: BTreeSet<&[u8]> = outcome.records.iter().map(|r| &r.key[..]).collect();
-        let due: Vec<CoordinatorRecord> = self
-            .idle
-            .range((
-                Bound::Unbounded,
-                Bound::Excluded((after(before, 1), "".into())),
-            ))
-            .take(EXPIRE_AT_ONCE)
-            .map(|(_, id)| record::tombstone(id))
-            .filter(|tombstone| !busy.contains(&tombstone.key[..]))
-            .collect();
-        if due.len() < EXPIRE_AT_ONCE {
+        let idle = self.idle.range((
+            Bound::Unbounded,
+            Bound::Excluded((after(before, 1), "".into())),
+        ));
+        let (mut due, mut bytes) = (Vec::new(), 0);
+        let mut all = true;
+        for (_, id) in idle {
+            let tombstone = record::tombstone(id);
+            if busy.contains(&tombstone.key[..]) {
+                continue;
+            }
+            bytes += tombstone.key.len();
+            if due.len() == EXPIRE_AT_ONCE || bytes > EXPIRE_BYTES {
+                all = false;
+                break;
+            }
+            due.push(tombstone);
+        }
+        if all {
             let interval = context
                 .settings
                 .transaction_remove_expired_transaction_cleanup_interval_ms;

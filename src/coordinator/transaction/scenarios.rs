@@ -92,6 +92,7 @@ impl Bench {
         };
         let outcome = what(&mut self.machine, &mut context);
         assert!(outcome.producer.is_none());
+        check_records(&outcome.records);
         for record in outcome.records {
             let at = Position {
                 offset: Offset(self.log.len() as i64),
@@ -188,6 +189,26 @@ impl Bench {
         }
         self.now = end;
         all
+    }
+}
+
+/// What one outcome may come to: it fits into a batch, and decides about an id once.
+fn check_records(records: &[CoordinatorRecord]) {
+    let value = |record: &CoordinatorRecord| record.value.clone().unwrap_or_default();
+    let bytes: usize = records.iter().map(|r| r.key.len() + value(r).len()).sum();
+    assert!(records.len() <= 2 || bytes <= 2 * EXPIRE_BYTES, "{bytes}");
+    let mut last: BTreeMap<&[u8], State> = BTreeMap::new();
+    for record in records {
+        let state = match &record.value {
+            Some(value) => record::decode_value(value).unwrap().state,
+            None => State::Empty,
+        };
+        // But that one without partitions is prepared and complete at once.
+        let before = last.insert(&record.key[..], state);
+        assert!(
+            before.is_none_or(State::is_prepared),
+            "{before:?}, {state:?}"
+        );
     }
 }
 
@@ -539,4 +560,37 @@ fn ids_belong_to_the_partition_that_kafka_says() {
     ] {
         assert_eq!(partition_for(id, 50), PartitionIndex(partition), "{id}");
     }
+}
+
+#[test]
+fn what_times_out_together_is_aborted_in_batches_that_fit() {
+    let mut bench = Bench::new(settings(""));
+    for n in 0..300 {
+        let id: TransactionalId = format!("tx-{n}").into();
+        let token = bench.token();
+        let mut came = bench.ask(token, |fresh| Ask::InitProducerId {
+            transactional_id: id.clone(),
+            timeout_ms: 1_000,
+            expected: None,
+            fresh,
+        });
+        let Some((_, Answer::InitProducerId(Ok((producer_id, producer_epoch))))) =
+            came.answers.pop()
+        else {
+            panic!("no producer id");
+        };
+        let partition = |n| NamedPartition {
+            topic: "a".into(),
+            partition: PartitionIndex(n),
+        };
+        bench.ask(token, |_| Ask::AddPartitions {
+            transactional_id: id.clone(),
+            producer_id,
+            producer_epoch,
+            partitions: (0..1_000).map(partition).collect(),
+            client_version: TRANSACTION_VERSION_2,
+            patience_ms: 0,
+        });
+    }
+    assert_eq!(bench.tick(20_000).effects.len(), 300);
 }
