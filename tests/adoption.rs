@@ -63,6 +63,8 @@ fn end(broker: &Broker, topic: &str, partition: i32) -> (i64, i64) {
 fn send(broker: &Broker) {
     let producer: BaseProducer<DefaultProducerContext> = config(broker)
         .set("enable.idempotence", "true")
+        // Only a client of this name may write to an internal topic.
+        .set("client.id", "__admin_client")
         .create()
         .unwrap();
     for topic in TOPICS {

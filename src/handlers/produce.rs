@@ -28,6 +28,8 @@ use crate::transport::Outgoing;
 const TOPIC_IDS: i16 = 13;
 /// First version that adds its partitions to the transaction itself (KIP-890).
 const EPOCH_BUMP: i16 = 12;
+/// The client id that may write to internal topics.
+const ADMIN_CLIENT: &str = "__admin_client";
 /// First version that may carry zstd.
 const ZSTD: i16 = 7;
 
@@ -188,7 +190,7 @@ fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<Pro
     let mut slot = 0;
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let found = find(&image, &topic, call.version);
+        let found = find(call, &image, &topic);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let mut response = ProducePartitionResponse {
@@ -246,8 +248,8 @@ fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<Pro
 }
 
 /// The topic's id and its number of partitions.
-fn find(image: &Image, topic: &ProduceTopic, version: i16) -> Result<(TopicId, i32), ErrorCode> {
-    let found = if version >= TOPIC_IDS {
+fn find(call: &Call, image: &Image, topic: &ProduceTopic) -> Result<(TopicId, i32), ErrorCode> {
+    let found = if call.version >= TOPIC_IDS {
         image
             .topic(topic.topic_id)
             .ok_or(ErrorCode::UnknownTopicId)?
@@ -256,6 +258,10 @@ fn find(image: &Image, topic: &ProduceTopic, version: i16) -> Result<(TopicId, i
             .topic_by_name(&topic.name)
             .ok_or(ErrorCode::UnknownTopicOrPartition)?
     };
+    // Coordinators keep their state in these; as in Kafka, only a client of this name may meddle with it.
+    if found.is_internal() && call.client_id.as_deref() != Some(ADMIN_CLIENT) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
     Ok((found.id, found.partitions.len() as i32))
 }
 

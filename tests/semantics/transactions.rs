@@ -880,6 +880,14 @@ fn an_older_client_adds_the_offsets_before_it_commits_them() {
 }
 
 #[test]
+fn clients_do_not_write_where_coordinators_keep_their_state() {
+    let mut wire = Wire::shared();
+    init(&mut wire, &name("tx"));
+    let response = wire.produce(9, -1, "__transaction_state", 0, batch(1));
+    assert_eq!(response.error_code, code::INVALID_TOPIC_EXCEPTION);
+}
+
+#[test]
 fn a_half_done_end_is_finished_after_a_crash() {
     if is_kafka() {
         return; // The crash is of a broker of our own.
