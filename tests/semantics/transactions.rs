@@ -1,6 +1,7 @@
 //! Transactions (KIP-98, 360, 664, 890): what producers are told, what readers of committed records see.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use kafka_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
@@ -27,6 +28,8 @@ use kafka_protocol::messages::{
     OffsetFetchRequest, ProducerId as WireProducerId, TransactionalId, TxnOffsetCommitRequest,
     WriteTxnMarkersRequest,
 };
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use ringspun::base::{ProducerEpoch, ProducerId, Timestamp};
 use ringspun::records::BatchBuilder;
 
@@ -62,7 +65,7 @@ fn patiently<T>(mut ask: impl FnMut() -> T, error: impl Fn(&T) -> i16) -> T {
         if !again.contains(&error(&answer)) {
             return answer;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     panic!("never ready");
 }
@@ -197,7 +200,7 @@ fn until_stable(wire: &mut Wire, topic: &str, partition: i32, offset: i64) {
         if stable_end(wire, topic, partition) >= offset {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     panic!("{topic}-{partition} is not stable up to {offset}");
 }
@@ -885,6 +888,47 @@ fn clients_do_not_write_where_coordinators_keep_their_state() {
     init(&mut wire, &name("tx"));
     let response = wire.produce(9, -1, "__transaction_state", 0, batch(1));
     assert_eq!(response.error_code, code::INVALID_TOPIC_EXCEPTION);
+}
+
+#[test]
+fn a_record_that_no_coordinator_wrote_is_passed_over_loudly() {
+    if is_kafka() {
+        return; // It starts anew here.
+    }
+    let mut broker = own_broker("txn-garbage", &[]);
+    let mut wire = Wire::connect(&broker.bootstrap());
+    let producer = init(&mut wire, &name("tx"));
+    let partitions = 50;
+    let meddler: BaseProducer<DefaultProducerContext> = ClientConfig::new()
+        .set("bootstrap.servers", broker.bootstrap())
+        .set("client.id", "__admin_client")
+        .create()
+        .unwrap();
+    for partition in 0..partitions {
+        // A key of no known type, and one that ends amid its id.
+        for key in [&[0u8, 9, 0, 0][..], &[0, 0, 0, 99, b'x']] {
+            let record = BaseRecord::to("__transaction_state")
+                .partition(partition)
+                .key(key)
+                .payload(&b"garbage"[..]);
+            meddler.send(record).map_err(|(error, _)| error).unwrap();
+        }
+    }
+    meddler.flush(Duration::from_secs(30)).unwrap();
+    broker.kill();
+    broker.start_again().unwrap();
+    let mut wire = Wire::connect(&broker.bootstrap());
+    let state = patiently(|| describe(&mut wire, &producer.id), |s| s.error_code);
+    assert_eq!(state.error_code, 0);
+    assert_eq!(state.producer_id.0, producer.producer_id);
+    let words = broker.last_words();
+    let line = words
+        .lines()
+        .find(|line| line.contains("is skipped"))
+        .expect(&words);
+    for text in ["__transaction_state", "partition=", "offset="] {
+        assert!(line.contains(text), "{line}");
+    }
 }
 
 #[test]
