@@ -69,11 +69,18 @@ fn send(broker: &Broker) {
         .unwrap();
     for topic in TOPICS {
         for _ in 0..10 {
-            let record: BaseRecord<'_, str, str> = BaseRecord::to(topic)
+            // In a coordinator's topic one that it can read: the offset of group g in t-0 is deleted.
+            let key: &[u8] = match topic {
+                "__consumer_offsets" => b"\x00\x01\x00\x01g\x00\x01t\x00\x00\x00\x00",
+                _ => b"key",
+            };
+            let mut record: BaseRecord<'_, [u8], str> = BaseRecord::to(topic)
                 .partition(1)
                 .timestamp(1_000_000_000_000)
-                .key("key")
-                .payload("value");
+                .key(key);
+            if topic == "orders" {
+                record = record.payload("value");
+            }
             producer.send(record).map_err(|(e, _)| e).unwrap();
         }
     }
