@@ -236,6 +236,28 @@ impl Client {
         records::read(file)
     }
 
+    /// Joins `group`, reads `topic` until there are `least` records or more, commits, and leaves. `protocol`:
+    /// `classic`, `consumer`, or the class of an assignor (Java).
+    pub fn group(
+        &mut self,
+        topic: &str,
+        group: &str,
+        protocol: &str,
+        least: usize,
+        file: &Path,
+    ) -> Result<Vec<Record>, String> {
+        if let Kind::Kcat { program, bootstrap } = &self.kind {
+            let mut command = Command::new(program);
+            command.args(["-q", "-b", bootstrap, "-X", "auto.offset.reset=earliest"]);
+            command.args(["-f", "%p %o %T %K %S\\n%k%s%h\\x1e\\n"]);
+            command.args(["-c", &least.to_string(), "-G", group, topic]);
+            return kcat_records(&kcat_run(command, b"")?);
+        }
+        let path = file.to_string_lossy();
+        self.ask(&["group", topic, &path, group, protocol, &least.to_string()])?;
+        records::read(file)
+    }
+
     /// `which`: `earliest`, `latest`, `max` (the largest timestamp), or milliseconds since 1970.
     pub fn offset(&mut self, topic: &str, partition: i32, which: &str) -> Result<i64, String> {
         let answer = if let Kind::Kcat { program, bootstrap } = &self.kind {

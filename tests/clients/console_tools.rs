@@ -2,10 +2,11 @@
 
 use crate::World;
 use crate::broker::{Kind, dump};
+use crate::group_tools;
 
 type ToolTest = fn(&mut World) -> Result<(), String>;
 
-pub const TESTS: [(&str, ToolTest); 10] = [
+pub const TESTS: [(&str, ToolTest); 13] = [
     ("topics", topics),
     (
         "console_producer_and_consumer",
@@ -21,13 +22,21 @@ pub const TESTS: [(&str, ToolTest); 10] = [
     ("producer_perf_test", producer_perf_test),
     ("features_quorum_and_election", features_quorum_and_election),
     ("transactions", transactions),
+    ("consumer_groups", group_tools::consumer_groups),
+    ("reset_offsets", group_tools::reset_offsets),
+    ("delete_groups", group_tools::delete_groups),
     ("delete_topic", delete_topic),
 ];
 
 const TOPIC: &str = "tools";
 
 /// Runs `class` with `--bootstrap-server` and `arguments`; what it printed.
-fn tool(world: &mut World, class: &str, input: &str, arguments: &[&str]) -> Result<String, String> {
+pub fn tool(
+    world: &mut World,
+    class: &str,
+    input: &str,
+    arguments: &[&str],
+) -> Result<String, String> {
     let bootstrap = world.broker.bootstrap();
     let more = [&["--bootstrap-server", &bootstrap], arguments].concat();
     bare_tool(world, class, input, &more)
@@ -53,7 +62,7 @@ fn bare_tool(
     }
 }
 
-fn expect(printed: &str, texts: &[&str]) -> Result<(), String> {
+pub fn expect(printed: &str, texts: &[&str]) -> Result<(), String> {
     match texts.iter().find(|text| !printed.contains(**text)) {
         Some(text) => Err(format!("no {text:?} in what was printed:\n{printed}")),
         None => Ok(()),

@@ -11,6 +11,7 @@
 //! | `consume TOPIC FILE PARTITION:FROM:TO,…` | the number of records, which are in FILE (see records.rs) |
 //! | `transact ID TOPIC,… VALUE,… commit or abort` | sends each value to partition 0 of each topic, in one transaction |
 //! | `committed TOPIC COUNT` | the first values of partition 0 that a reader of committed records sees |
+//! | `group TOPIC FILE GROUP PROTOCOL LEAST` | as consume, as a member of a group, with a commit at the end |
 //! | `offset TOPIC PARTITION earliest,latest,max or a time` | the offset |
 //! | `create TOPIC PARTITIONS name=value,…`, `delete TOPIC`, `grow TOPIC PARTITIONS` | |
 //! | `describe TOPIC` | the number of partitions |
@@ -29,6 +30,7 @@
 mod broker;
 mod client;
 mod console_tools;
+mod group_tools;
 mod records;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -258,6 +260,27 @@ fn finds_offsets_by_time(world: &mut World, name: &str, sender: &str) -> Result<
         )?;
     }
     Ok(())
+}
+
+/// A member reads a part, commits and leaves; the next one of the same group reads the rest, and nothing twice.
+fn a_group_goes_on_where_it_was(
+    world: &mut World,
+    name: &str,
+    sender: &str,
+    protocol: &str,
+) -> Result<(), String> {
+    let sent = world.sent(sender)?;
+    let topic = format!("own-{sender}");
+    let group = format!("{name}-{protocol}");
+    let file = world.file(&group);
+    let client = world.client(name);
+    let mut read = client.group(&topic, &group, protocol, sent.len() / 2, &file)?;
+    let left = sent.len() - read.len();
+    if left > 0 {
+        read.extend(client.group(&topic, &group, protocol, left, &file)?);
+    }
+    read.sort_by_key(|record| (record.partition, record.offset));
+    records::compare(&sent, read)
 }
 
 fn administers(world: &mut World, name: &str) -> Result<(), String> {
@@ -633,6 +656,21 @@ fn tests() -> Vec<(String, Vec<&'static str>, Test)> {
             format!("{name}::finds_offsets_by_time"),
             &[name, sender],
             Box::new(move |world| finds_offsets_by_time(world, name, sender)),
+        );
+    }
+    for (name, sender, protocol) in [
+        ("java", "java", "RangeAssignor"),
+        ("java", "java", "StickyAssignor"),
+        ("java", "java", "CooperativeStickyAssignor"),
+        ("confluent-kafka", "confluent-kafka", "classic"),
+        ("franz-go", "franz-go", "classic"),
+        ("kafkajs", "kafkajs", "classic"),
+        ("kcat", "kcat", "classic"),
+    ] {
+        add(
+            format!("{name}::a_group_goes_on_where_it_was::{protocol}"),
+            &[name, sender],
+            Box::new(move |world| a_group_goes_on_where_it_was(world, name, sender, protocol)),
         );
     }
     for name in ["java", "confluent-kafka", "franz-go", "kafkajs"] {

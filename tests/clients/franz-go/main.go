@@ -64,6 +64,8 @@ func run(ctx context.Context, command []string) (string, error) {
 		return "", transact(ctx, rest[0], strings.Split(rest[1], ","), strings.Split(rest[2], ","), rest[3] == "commit")
 	case "committed":
 		return committed(ctx, rest[0], int(number(rest[1])))
+	case "group":
+		return group(ctx, rest[0], rest[1], rest[2], int(number(rest[4])))
 	case "offset":
 		return offset(ctx, rest[0], int32(number(rest[1])), rest[2])
 	case "create":
@@ -306,6 +308,43 @@ func consume(ctx context.Context, topic, path, ranges string) (string, error) {
 			}
 		})
 	}
+	return strconv.Itoa(count), out.Flush()
+}
+
+// Joins the group, reads until there are `least` records or more, commits what it read, and leaves.
+func group(ctx context.Context, topic, path, name string, least int) (string, error) {
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(bootstrap),
+		kgo.ConsumerGroup(name),
+		kgo.ConsumeTopics(topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.DisableAutoCommit(),
+	)
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	file, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	out := bufio.NewWriter(file)
+	count := 0
+	for count < least {
+		fetches := client.PollRecords(ctx, 100)
+		if problems := fetches.Errors(); len(problems) > 0 {
+			return "", fmt.Errorf("%d of %d: %w", count, least, problems[0].Err)
+		}
+		fetches.EachRecord(func(record *kgo.Record) {
+			writeRecord(out, record)
+			count++
+		})
+	}
+	if err := client.CommitUncommittedOffsets(ctx); err != nil {
+		return "", err
+	}
+	client.LeaveGroup()
 	return strconv.Itoa(count), out.Flush()
 }
 

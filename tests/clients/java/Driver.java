@@ -114,6 +114,8 @@ public final class Driver {
                 return committed(command[1], Integer.parseInt(command[2]));
             case "consume":
                 return consume(command[1], command[2], command[3]);
+            case "group":
+                return group(command[1], command[2], command[3], command[4], Integer.parseInt(command[5]));
             case "offset":
                 return offset(new TopicPartition(command[1], Integer.parseInt(command[2])), command[3]);
             case "create": {
@@ -299,6 +301,40 @@ public final class Driver {
                     consumer.assign(ends.keySet());
                 }
             }
+        }
+        return "" + count;
+    }
+
+    /** Joins the group, reads until there are {@code least} records or more, commits what it read, and leaves. */
+    private static String group(String topic, String file, String group, String protocol, int least) throws Exception {
+        Properties properties = new Properties();
+        properties.put("bootstrap.servers", bootstrap);
+        properties.put("key.deserializer", ByteArrayDeserializer.class.getName());
+        properties.put("value.deserializer", ByteArrayDeserializer.class.getName());
+        properties.put("enable.auto.commit", "false");
+        properties.put("auto.offset.reset", "earliest");
+        properties.put("max.poll.records", "100");
+        properties.put("group.id", group);
+        if (protocol.equals("consumer")) {
+            properties.put("group.protocol", "consumer");
+        } else {
+            properties.put("partition.assignment.strategy", "org.apache.kafka.clients.consumer." + protocol);
+        }
+        int count = 0;
+        try (KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(properties);
+             DataOutputStream out = new DataOutputStream(new BufferedOutputStream(new FileOutputStream(file)))) {
+            consumer.subscribe(List.of(topic));
+            long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
+            while (count < least) {
+                if (System.nanoTime() > deadline) {
+                    throw new IllegalStateException(count + " of " + least + " after 60 s");
+                }
+                for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) {
+                    write(out, record);
+                    count++;
+                }
+            }
+            consumer.commitSync();
         }
         return "" + count;
     }

@@ -1,5 +1,5 @@
 // kafkajs, driven by lines on standard input; ../main.rs says what each command means. It cannot
-// consume without a group, so here it produces and administers.
+// consume without a group.
 'use strict'
 
 const fs = require('fs')
@@ -122,8 +122,69 @@ async function committed(topic, count) {
   return values.join(',')
 }
 
+function writeRecord(chunks, partition, message) {
+  const fixed = Buffer.alloc(20)
+  fixed.writeInt32BE(partition)
+  fixed.writeBigInt64BE(BigInt(message.offset), 4)
+  fixed.writeBigInt64BE(BigInt(message.timestamp), 12)
+  const octets = value => {
+    const length = Buffer.alloc(4)
+    length.writeInt32BE(value === null ? -1 : value.length)
+    chunks.push(length)
+    if (value !== null) chunks.push(value)
+  }
+  chunks.push(fixed)
+  octets(message.key)
+  octets(message.value)
+  // A name that occurs several times has a list of values.
+  const headers = Object.entries(message.headers || {}).flatMap(([name, value]) => [].concat(value).map(one => [name, one]))
+  const count = Buffer.alloc(4)
+  count.writeInt32BE(headers.length)
+  chunks.push(count)
+  for (const [name, value] of headers) {
+    octets(Buffer.from(name))
+    octets(value === undefined ? null : value)
+  }
+}
+
+// Joins the group, reads until there are `least` records or more, commits what it read, and leaves.
+async function group(topic, path, groupId, protocol, least) {
+  const consumer = kafka.consumer({ groupId })
+  await consumer.connect()
+  await consumer.subscribe({ topics: [topic], fromBeginning: true })
+  const chunks = []
+  const positions = new Map()
+  let count = 0
+  await new Promise((resolve, reject) => {
+    const late = setTimeout(() => reject(new Error(`${count} of ${least} after 60 s`)), 60000)
+    const done = () => {
+      clearTimeout(late)
+      resolve()
+    }
+    consumer.on(consumer.events.CRASH, event => reject(event.payload.error))
+    consumer
+      .run({
+        autoCommit: false,
+        eachMessage: async ({ partition, message }) => {
+          if (count >= Number(least)) return
+          writeRecord(chunks, partition, message)
+          positions.set(partition, BigInt(message.offset) + 1n)
+          count++
+          if (count === Number(least)) done()
+        },
+      })
+      .catch(reject)
+  })
+  await consumer.commitOffsets([...positions].map(([partition, offset]) => ({ topic, partition, offset: String(offset) })))
+  await consumer.disconnect()
+  fs.writeFileSync(path, Buffer.concat(chunks))
+  return count
+}
+
 async function run(name, topic, ...rest) {
   switch (name) {
+    case 'group':
+      return group(topic, ...rest)
     case 'produce':
       return produce(topic, ...rest)
     case 'transact':

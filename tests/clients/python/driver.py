@@ -191,6 +191,39 @@ def consume(topic, path, ranges):
     return count
 
 
+def group(topic, path, group_id, protocol, least):
+    """Joins the group, reads until there are `least` records or more, commits what it read, and leaves."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": BOOTSTRAP,
+            "group.id": group_id,
+            "group.protocol": protocol,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe([topic])
+    deadline = time.monotonic() + 60
+    positions = {}
+    count = 0
+    with open(path, "wb") as out:
+        while count < int(least):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{count} of {least} after 60 s")
+            for message in consumer.consume(100, 0.2):
+                if message.error():
+                    raise RuntimeError(str(message.error()))
+                write_record(out, message)
+                count += 1
+                positions[message.partition()] = message.offset() + 1
+    offsets = [TopicPartition(topic, partition, offset) for partition, offset in positions.items()]
+    for committed in consumer.commit(offsets=offsets, asynchronous=False):
+        if committed.error:
+            raise RuntimeError(str(committed.error))
+    consumer.close()
+    return count
+
+
 def offset(topic, partition, which):
     where = TopicPartition(topic, int(partition))
     spec = {
@@ -227,6 +260,8 @@ def run(name, *arguments):
         return committed(*arguments)
     if name == "offset":
         return offset(*arguments)
+    if name == "group":
+        return group(*arguments)
     topic = arguments[0] if arguments else ""
     if name == "create":
         configs = dict(pair.split("=", 1) for pair in arguments[2].split(",") if pair)
