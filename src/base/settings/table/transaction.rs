@@ -5,8 +5,8 @@ use crate::base::settings::Setting;
 
 #[rustfmt::skip]
 pub(super) const ROWS: &[Setting] = &[
-    int("transaction.state.log.min.isr").default("2").at_least(1).high()
-        .doc("In-sync replicas that writes to the topic of transaction state ask for."),
+    int("transaction.state.log.min.isr").default("1").instead_of("2").at_least(1).high()
+        .doc("In-sync replicas that writes to the topic of transaction state ask for; here 2, or its number of replicas if that is less."),
     int("transaction.state.log.load.buffer.size").default("5242880").at_least(1).bytes().high().not_yet()
         .doc("Bytes read at once when transaction state is loaded."),
     short("transaction.state.log.replication.factor").default("1").instead_of("3").at_least(1).high()
