@@ -138,7 +138,9 @@ fn describe(call: &Call, request: &MetadataRequest, image: &Image) -> MetadataRe
 
 fn one(image: &Image, asked: &MetadataRequestTopic, bits: i32) -> MetadataResponseTopic {
     let id = TopicId(asked.topic_id.as_u128());
-    let (topic, missing) = match &asked.name {
+    // Who asks by id may put an empty name beside it, as the Java client does: it does not count.
+    let name = asked.name.as_ref().filter(|_| id == TopicId::ZERO);
+    let (topic, missing) = match name {
         Some(name) => {
             let missing = if check_topic_name(name).is_err() {
                 ErrorCode::InvalidTopicException
@@ -153,14 +155,9 @@ fn one(image: &Image, asked: &MetadataRequestTopic, bits: i32) -> MetadataRespon
         Some(topic) => found(topic, bits),
         None => MetadataResponseTopic::default()
             .with_error_code(missing.code())
-            .with_name(asked.name.as_ref().map(|name| TopicName(text(name))))
+            .with_name(name.map(|name| TopicName(text(name))))
             .with_topic_id(asked.topic_id)
-            .with_is_internal(
-                asked
-                    .name
-                    .as_ref()
-                    .is_some_and(|name| is_internal_topic(name)),
-            )
+            .with_is_internal(name.is_some_and(|name| is_internal_topic(name)))
             .with_topic_authorized_operations(NOT_ASKED),
     }
 }
