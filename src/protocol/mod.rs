@@ -21,7 +21,7 @@ pub mod frame;
 pub mod fuzz;
 pub mod newer;
 pub mod produce;
-mod reader;
+pub(crate) mod reader;
 pub mod response;
 #[cfg(test)]
 mod testing;

@@ -67,10 +67,10 @@ impl std::error::Error for Malformed {}
 /// none allocates.
 ///
 /// `flexible` selects the compact encodings (KIP-482) of strings, bytes and arrays.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     position: usize,
-    pub(super) flexible: bool,
+    pub(crate) flexible: bool,
     elements: usize,
     tags: usize,
 }
@@ -78,7 +78,7 @@ pub(super) struct Reader<'a> {
 type Read<T> = Result<T, Malformed>;
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8], flexible: bool) -> Self {
+    pub(crate) fn new(bytes: &'a [u8], flexible: bool) -> Self {
         Self {
             bytes,
             position: 0,
@@ -89,15 +89,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes consumed.
-    pub(super) fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.position
     }
 
-    pub(super) fn remaining(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.bytes.len() - self.position
     }
 
-    pub(super) fn err<T>(&self, field: &'static str, reason: Reason) -> Read<T> {
+    pub(crate) fn err<T>(&self, field: &'static str, reason: Reason) -> Read<T> {
         Err(Malformed {
             at: self.position,
             field,
@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    pub(super) fn take(&mut self, length: usize, field: &'static str) -> Read<&'a [u8]> {
+    pub(crate) fn take(&mut self, length: usize, field: &'static str) -> Read<&'a [u8]> {
         let rest = self.bytes.get(self.position..).unwrap_or(&[]);
         match rest.get(..length) {
             Some(taken) => {
@@ -124,30 +124,30 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    pub(super) fn i8(&mut self, field: &'static str) -> Read<i8> {
+    pub(crate) fn i8(&mut self, field: &'static str) -> Read<i8> {
         self.array(field).map(i8::from_be_bytes)
     }
 
-    pub(super) fn i16(&mut self, field: &'static str) -> Read<i16> {
+    pub(crate) fn i16(&mut self, field: &'static str) -> Read<i16> {
         self.array(field).map(i16::from_be_bytes)
     }
 
-    pub(super) fn i32(&mut self, field: &'static str) -> Read<i32> {
+    pub(crate) fn i32(&mut self, field: &'static str) -> Read<i32> {
         self.array(field).map(i32::from_be_bytes)
     }
 
-    pub(super) fn i64(&mut self, field: &'static str) -> Read<i64> {
+    pub(crate) fn i64(&mut self, field: &'static str) -> Read<i64> {
         self.array(field).map(i64::from_be_bytes)
     }
 
-    pub(super) fn uuid(&mut self, field: &'static str) -> Read<[u8; 16]> {
+    pub(crate) fn uuid(&mut self, field: &'static str) -> Read<[u8; 16]> {
         self.array(field)
     }
 
     /// An unsigned varint of at most 32 bits in at most 5 bytes. Zeros at the end are tolerated within
     /// the five, as Kafka does; a sixth byte or a 33rd bit is an error.
     #[inline]
-    pub(super) fn varint(&mut self, field: &'static str) -> Read<u32> {
+    pub(crate) fn varint(&mut self, field: &'static str) -> Read<u32> {
         let mut value: u32 = 0;
         for i in 0..5 {
             let [byte] = self.array(field)?;
@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
 
     /// A string's bytes, checked to be UTF-8.
     #[inline]
-    pub(super) fn string(&mut self, nullable: bool, field: &'static str) -> Read<Option<&'a str>> {
+    pub(crate) fn string(&mut self, nullable: bool, field: &'static str) -> Read<Option<&'a str>> {
         let length = if self.flexible {
             match self.length(nullable, field)? {
                 Some(n) if n > i16::MAX as usize => return self.err(field, Reason::BadLength),
@@ -217,13 +217,13 @@ impl<'a> Reader<'a> {
 
     /// A string that may not be null.
     #[inline]
-    pub(super) fn text(&mut self, field: &'static str) -> Read<&'a str> {
+    pub(crate) fn text(&mut self, field: &'static str) -> Read<&'a str> {
         Ok(self.string(false, field)?.unwrap_or(""))
     }
 
     /// Bytes or records.
     #[inline]
-    pub(super) fn bytes(&mut self, nullable: bool, field: &'static str) -> Read<Option<&'a [u8]>> {
+    pub(crate) fn bytes(&mut self, nullable: bool, field: &'static str) -> Read<Option<&'a [u8]>> {
         match self.length(nullable, field)? {
             Some(length) => self.take(length, field).map(Some),
             None => Ok(None),
@@ -233,7 +233,7 @@ impl<'a> Reader<'a> {
     /// An array's element count, checked against what is left if each element takes `least` bytes, and
     /// charged to the request's budget of elements.
     #[inline]
-    pub(super) fn count(
+    pub(crate) fn count(
         &mut self,
         nullable: bool,
         least: usize,
@@ -255,14 +255,14 @@ impl<'a> Reader<'a> {
 
     /// The count of an array that may not be null.
     #[inline]
-    pub(super) fn elements(&mut self, least: usize, field: &'static str) -> Read<usize> {
+    pub(crate) fn elements(&mut self, least: usize, field: &'static str) -> Read<usize> {
         Ok(self.count(false, least, field)?.unwrap_or(0))
     }
 
     /// The number of tagged fields that end a struct, 0 below the flexible versions, charged to the
     /// request's budget of tags.
     #[inline]
-    pub(super) fn tag_count(&mut self) -> Read<usize> {
+    pub(crate) fn tag_count(&mut self) -> Read<usize> {
         if !self.flexible {
             return Ok(0);
         }
@@ -279,7 +279,7 @@ impl<'a> Reader<'a> {
 
     /// A tagged field's number and the position just behind its content, which lies within the bytes.
     #[inline]
-    pub(super) fn tag(&mut self) -> Read<(u32, usize)> {
+    pub(crate) fn tag(&mut self) -> Read<(u32, usize)> {
         let tag = self.varint("tag")?;
         let size = self.varint("tag size")? as usize;
         if size > self.remaining() {
@@ -289,7 +289,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Skips to the end of a tagged field of an unknown number.
-    pub(super) fn skip_to(&mut self, end: usize) -> Read<()> {
+    pub(crate) fn skip_to(&mut self, end: usize) -> Read<()> {
         match end.checked_sub(self.position) {
             Some(length) => self.take(length, "tagged field").map(drop),
             None => self.err("tagged field", Reason::TagSize),
@@ -297,7 +297,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks that a tagged field of a known number ended where its size said.
-    pub(super) fn tag_ends(&self, end: usize, field: &'static str) -> Read<()> {
+    pub(crate) fn tag_ends(&self, end: usize, field: &'static str) -> Read<()> {
         if self.position == end {
             Ok(())
         } else {
@@ -307,7 +307,7 @@ impl<'a> Reader<'a> {
 
     /// Skips the tagged fields of a struct that knows none.
     #[inline]
-    pub(super) fn skip_tags(&mut self) -> Read<()> {
+    pub(crate) fn skip_tags(&mut self) -> Read<()> {
         for _ in 0..self.tag_count()? {
             let (_, end) = self.tag()?;
             self.skip_to(end)?;

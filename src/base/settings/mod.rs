@@ -13,6 +13,7 @@
 //! A new setting is a row in a table file and, if it is honoured, a field in [`NodeSettings`] or
 //! [`LogSettings`].
 
+mod consumer_groups;
 mod describe;
 mod dynamic;
 mod environment;
@@ -27,6 +28,7 @@ mod render;
 mod table;
 mod value;
 
+pub use consumer_groups::{ConsumerGroupSettings, MigrationPolicy};
 pub use describe::{
     ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_client_metrics,
     describe_cluster_default, describe_group, describe_topic,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use super::consumer_groups::ConsumerGroupSettings;
 use super::kind::UpdateMode;
 use super::table::{broker_setting, listener_setting};
 use super::{GroupSettings, LogSettings, SettingError};
@@ -147,6 +148,7 @@ pub struct NodeSettings {
     pub transaction_partition_verification_enable: bool,
     /// How long a produce waits for the transaction before its own to complete.
     pub add_partitions_to_txn_retry_backoff_max_ms: u32,
+    pub consumer_groups: ConsumerGroupSettings,
 
     pub cores: CoreList,
     /// Shards to run; 0 for one a core.
@@ -346,6 +348,7 @@ impl NodeSettings {
                 .boolean("transaction.partition.verification.enable"),
             add_partitions_to_txn_retry_backoff_max_ms: layers
                 .u32("add.partitions.to.txn.retry.backoff.max.ms"),
+            consumer_groups: ConsumerGroupSettings::of_node(&layers),
             cores,
             shards: layers.u32("ringspun.shards") as u16,
             memory_bytes: layers.u64("ringspun.memory.bytes"),

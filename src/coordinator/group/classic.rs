@@ -161,6 +161,25 @@ impl ClassicGroup {
         }
     }
 
+    /// A group of these members in this generation, none of which has an assignment.
+    pub fn stable(
+        id: Arc<str>,
+        generation: i32,
+        protocol_type: &str,
+        members: Vec<Member>,
+        now: Timestamp,
+    ) -> Self {
+        let mut group = Self::new(id, now);
+        group.generation = generation;
+        for member in members {
+            group.add(member, protocol_type);
+        }
+        group.protocol = group.choose_protocol();
+        group.subscribed = group.understand_subscriptions();
+        group.state = State::Stable;
+        group
+    }
+
     /// As the record says it: stable, or empty.
     pub fn from_record(id: &str, record: &GroupMetadata<'_>) -> Result<Self, Unreadable> {
         let since = Timestamp(record.current_state_timestamp);
@@ -281,6 +300,11 @@ impl ClassicGroup {
 
     pub fn is_empty(&self) -> bool {
         self.state == State::Empty
+    }
+
+    /// Whether nobody ever joined it: it is there for its offsets, and not on record itself.
+    pub fn only_keeps_offsets(&self) -> bool {
+        self.is_empty() && self.protocol_type.is_none() && self.pending.is_empty()
     }
 
     pub fn is_of_consumers(&self) -> bool {

@@ -11,6 +11,7 @@
 
 mod ask;
 pub mod classic;
+pub mod consumer;
 mod description;
 #[cfg(test)]
 mod model;
