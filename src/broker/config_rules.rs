@@ -85,6 +85,8 @@ impl ConfigRules for TableRules {
                         setting.parse(value).map_err(invalid)?;
                     }
                 }
+                let checked = node.consumer_groups.check_own(after);
+                checked.map_err(ConfigRefusal::invalid_config)?;
                 say_not_honoured(changed, group_setting);
                 Ok(())
             }

@@ -83,8 +83,8 @@ pub async fn offset_commit(call: Call, body: Bytes) -> Result<Begun, Close> {
     Ok(Begun::later(async move {
         let committed = match answer(asked).await? {
             Ok(Answer::Commit(committed)) => committed,
-            Err(error) => commit_response(&request, |_| code(error)),
-            Ok(_) => commit_response(&request, |_| ErrorCode::UnknownServerError),
+            Err(error) => commit_response(&request, |_, _, _| code(error)),
+            Ok(_) => commit_response(&request, |_, _, _| ErrorCode::UnknownServerError),
         };
         merge_commits(&mut response, committed);
         count_commit(&call, &response);

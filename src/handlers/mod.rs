@@ -11,6 +11,7 @@
 pub mod advertise;
 pub mod api_versions;
 pub mod configs;
+pub mod consumer_groups;
 pub mod coordinators;
 pub mod errors;
 pub mod fetch;
@@ -298,6 +299,8 @@ pub async fn begin(
         key::OFFSET_COMMIT => group_offsets::offset_commit(call, body).await,
         key::OFFSET_FETCH => group_offsets::offset_fetch(call, body).await,
         key::OFFSET_DELETE => group_offsets::offset_delete(call, body).await,
+        key::CONSUMER_GROUP_HEARTBEAT => consumer_groups::heartbeat(call, body).await,
+        key::CONSUMER_GROUP_DESCRIBE => consumer_groups::describe(call, body).await,
         key::CREATE_TOPICS => topics::create_topics(call, body),
         key::DELETE_TOPICS => topics::delete_topics(call, body),
         key::CREATE_PARTITIONS => topics::create_partitions(call, body),

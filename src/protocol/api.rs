@@ -57,6 +57,8 @@ pub mod key {
     pub const DESCRIBE_PRODUCERS: i16 = 61;
     pub const DESCRIBE_TRANSACTIONS: i16 = 65;
     pub const LIST_TRANSACTIONS: i16 = 66;
+    pub const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
+    pub const CONSUMER_GROUP_DESCRIBE: i16 = 69;
     pub const LIST_CONFIG_RESOURCES: i16 = 74;
     pub const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
 }
@@ -133,6 +135,20 @@ pub static APIS: &[Api] = &[
     api(key::DESCRIBE_PRODUCERS, "DescribeProducers", 0, 0, 0),
     api(key::DESCRIBE_TRANSACTIONS, "DescribeTransactions", 0, 0, 0),
     api(key::LIST_TRANSACTIONS, "ListTransactions", 0, 2, 0),
+    api(
+        key::CONSUMER_GROUP_HEARTBEAT,
+        "ConsumerGroupHeartbeat",
+        0,
+        1,
+        0,
+    ),
+    api(
+        key::CONSUMER_GROUP_DESCRIBE,
+        "ConsumerGroupDescribe",
+        0,
+        1,
+        0,
+    ),
     api(key::LIST_CONFIG_RESOURCES, "ListConfigResources", 0, 1, 0),
     api(
         key::DESCRIBE_TOPIC_PARTITIONS,
@@ -237,6 +253,8 @@ mod tests {
                 (61, 0, 0, 0),
                 (65, 0, 0, 0),
                 (66, 0, 0, 2),
+                (68, 0, 0, 1),
+                (69, 0, 0, 1),
                 (74, 0, 0, 1),
                 (75, 0, 0, 0),
             ]

@@ -31,6 +31,13 @@ pub struct Feature {
 /// of Kafka 4.3. Left out on purpose: `kraft.version`, because the quorum is not KRaft's, and
 /// `eligible.leader.replicas.version`, because no such replicas are kept (KIP-966).
 pub static FEATURES: &[Feature] = &[
+    // 1 is the consumer group protocol of KIP-848.
+    Feature {
+        name: "group.version",
+        min: 0,
+        max: 1,
+        finalized: 1,
+    },
     // 30 is 4.3-IV0, the release whose APIs these are; web consoles show it as the broker's version. No
     // other level, because the metadata log is our own and has one format.
     Feature {

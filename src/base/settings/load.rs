@@ -581,7 +581,7 @@ mod tests {
     #[test]
     fn what_is_not_honoured_yet_is_one_warning_each_unless_it_is_the_default() {
         let loaded = file(
-            "group.max.size=5\nlog.cleaner.enable=true\nssl.key.password=hunter2\nauthorizer.class.name=A\n\
+            "group.share.max.size=5\nlog.cleaner.enable=true\nssl.key.password=hunter2\nauthorizer.class.name=A\n\
              listener.name.plaintext.max.connections=3\nlistener.name.plaintext.num.network.threads=3\n",
         )
         .unwrap();
@@ -589,7 +589,7 @@ mod tests {
             loaded.warnings,
             [
                 "authorizer.class.name=A (file) is not honoured yet: every client may do everything",
-                "group.max.size=5 (file) is not honoured yet",
+                "group.share.max.size=5 (file) is not honoured yet",
                 "listener.name.plaintext.num.network.threads=3 (file) is not honoured yet",
                 "ssl.key.password=[hidden] (file) is not honoured yet",
             ]

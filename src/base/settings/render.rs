@@ -157,7 +157,7 @@ mod tests {
         for (name, value) in [
             ("num.partitions", "3"),
             ("ssl.key.password", "hunter2"),
-            ("group.max.size", "9"),
+            ("group.share.max.size", "9"),
             ("log.dirs", "/a\\b, /c"),
         ] {
             let text = (value.to_owned(), Source::File);
@@ -168,7 +168,7 @@ mod tests {
             "# file\nnum.partitions=3\n",
             "# default\nlog.segment.bytes=1073741824\n",
             "# file, not honoured yet\nssl.key.password=[hidden]\n",
-            "# file, not honoured yet\ngroup.max.size=9\n",
+            "# file, not honoured yet\ngroup.share.max.size=9\n",
             "# default\nringspun.logging.format=text\n",
         ] {
             assert!(text.contains(expected), "{expected}");
@@ -191,7 +191,7 @@ mod tests {
             assert!(text.contains(expected), "{expected}");
         }
         let not_yet = text.split("not honoured yet").nth(1).unwrap();
-        assert!(not_yet.contains("`group.max.size`"));
+        assert!(not_yet.contains("`group.share.max.size`"));
         for setting in SETTINGS.iter().filter(|setting| !setting.internal) {
             assert!(
                 text.contains(&format!("`{}`", setting.name)),

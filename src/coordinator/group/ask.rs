@@ -1,14 +1,15 @@
 //! What a group coordinator is asked, and answers.
 
+use kafka_protocol::messages::consumer_group_describe_response::DescribedGroup as DescribedConsumerGroup;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use kafka_protocol::messages::{
-    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-    LeaveGroupResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest,
-    OffsetDeleteResponse, SyncGroupRequest, SyncGroupResponse, TxnOffsetCommitRequest,
-    TxnOffsetCommitResponse,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest,
+    HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+    SyncGroupRequest, SyncGroupResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -47,6 +48,8 @@ pub enum Ask {
     },
     Describe(Vec<StrBytes>),
     DeleteGroups(Vec<StrBytes>),
+    ConsumerHeartbeat(ConsumerHeartbeat),
+    ConsumerDescribe(Vec<StrBytes>),
 }
 
 /// A JoinGroup and who sent it.
@@ -57,6 +60,16 @@ pub struct Join {
     /// As Kafka writes addresses: `/127.0.0.1`.
     pub client_host: StrBytes,
     pub request: JoinGroupRequest,
+}
+
+/// A ConsumerGroupHeartbeat and who sent it.
+#[derive(Clone, Debug)]
+pub struct ConsumerHeartbeat {
+    pub version: i16,
+    pub client_id: StrBytes,
+    /// As Kafka writes addresses: `/127.0.0.1`.
+    pub client_host: StrBytes,
+    pub request: ConsumerGroupHeartbeatRequest,
 }
 
 /// The answer to the [`Ask`] of the same name.
@@ -74,4 +87,7 @@ pub enum Answer {
     /// In the order of the ids; what was not found is said by the group's `error_code`.
     Describe(Vec<DescribedGroup>),
     DeleteGroups(Vec<(StrBytes, ErrorCode)>),
+    ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
+    /// In the order of the ids.
+    ConsumerDescribe(Vec<DescribedConsumerGroup>),
 }

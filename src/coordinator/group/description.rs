@@ -4,7 +4,7 @@ use kafka_protocol::messages::describe_groups_response::{DescribedGroup, Describ
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::protocol::StrBytes;
 
-use super::classic::{ClassicGroup, State};
+use super::classic::{CONSUMER_PROTOCOL, ClassicGroup, State};
 use super::{Answer, Group, GroupMachine, group_id, text};
 use crate::coordinator::{Outcome, Token};
 use crate::protocol::ErrorCode;
@@ -28,6 +28,17 @@ impl GroupMachine {
                         .with_group_type(StrBytes::from_static_str(kind))
                 })
             }
+            Group::Consumer(group) => {
+                let kind = "Consumer";
+                let state = group.state().to_string();
+                (wanted(states, &state) && wanted(types, kind)).then(|| {
+                    ListedGroup::default()
+                        .with_group_id(group_id(&text(&group.id)))
+                        .with_protocol_type(StrBytes::from_static_str(CONSUMER_PROTOCOL))
+                        .with_group_state(text(&state))
+                        .with_group_type(StrBytes::from_static_str(kind))
+                })
+            }
         });
         Outcome::answer(token, Answer::List(listed.collect()))
     }
@@ -35,6 +46,11 @@ impl GroupMachine {
     pub(super) fn describe(&self, token: Token, ids: Vec<StrBytes>) -> Outcome<Self> {
         let described = ids.iter().map(|id| match self.groups.get(&**id) {
             Some(Group::Classic(group)) => describe_classic(group),
+            Some(Group::Consumer(_)) => {
+                not_described(id, ErrorCode::GroupIdNotFound).with_error_message(Some(text(
+                    &format!("Group {} is not a classic group.", id.as_str()),
+                )))
+            }
             None => not_described(id, ErrorCode::GroupIdNotFound)
                 .with_error_message(Some(text(&format!("Group {} not found.", id.as_str())))),
         });

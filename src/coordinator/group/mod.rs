@@ -2,7 +2,7 @@
 //!
 //! A [`GroupMachine`] holds the groups whose ids fall on one partition of `__consumer_offsets`. A group
 //! is of one kind at a time: [`classic`] groups are led by one of their members, which assigns the
-//! partitions (JoinGroup, SyncGroup). Offsets ([`offsets`]) are kept beside, whatever the kind.
+//! partitions (JoinGroup, SyncGroup); in [`consumer`] groups the coordinator does (KIP-848). Offsets ([`offsets`]) are kept beside, whatever the kind.
 //!
 //! A classic group is ahead of its record: members, generations and waiting requests are the group's
 //! own until the leader has assigned; then the record is written with everything in it, and only after
@@ -12,6 +12,7 @@
 mod ask;
 pub mod classic;
 pub mod consumer;
+mod consumers;
 mod description;
 #[cfg(test)]
 mod model;
@@ -28,7 +29,8 @@ use std::sync::Arc;
 use kafka_protocol::messages::GroupId;
 use kafka_protocol::protocol::StrBytes;
 
-pub use ask::{Answer, Ask, Join};
+pub use ask::{Answer, Ask, ConsumerHeartbeat, Join};
+pub use consumers::not_described as consumer_group_not_described;
 pub use description::not_described;
 pub use offsets::{commit_response, transactional_response};
 pub use rebalance::{join_error, sync_error};
@@ -39,6 +41,7 @@ use crate::coordinator::{
 };
 use crate::metadata::Delta;
 use classic::ClassicGroup;
+use consumer::ConsumerGroup;
 use offsets::Offsets;
 use rebalance::PendingIds;
 use record::key_type;
@@ -47,6 +50,7 @@ use timers::{Timer, Timers};
 /// A group of one kind or another.
 pub enum Group {
     Classic(ClassicGroup),
+    Consumer(ConsumerGroup),
 }
 
 /// The groups of one partition of `__consumer_offsets`.
@@ -55,6 +59,10 @@ pub struct GroupMachine {
     groups: BTreeMap<Arc<str>, Group>,
     offsets: Offsets,
     timers: Timers,
+    /// What is known of consumer groups beside their records.
+    consumers: consumer::Soft,
+    /// Consumer groups that are classic ones from their next record on.
+    downgraded: BTreeMap<Arc<str>, ClassicGroup>,
     /// Member ids that were given out and not yet joined with, oldest first.
     pending_ids: PendingIds,
     /// Whether the log has been read: from then on classic groups are ahead of their records.
@@ -87,6 +95,8 @@ impl Machine for GroupMachine {
             groups: BTreeMap::new(),
             offsets: Offsets::default(),
             timers: Timers::default(),
+            consumers: consumer::Soft::default(),
+            downgraded: BTreeMap::new(),
             pending_ids: PendingIds::default(),
             loaded: false,
             expiration_next: None,
@@ -100,6 +110,7 @@ impl Machine for GroupMachine {
         match key_type {
             key_type::OFFSET_COMMIT_0 | key_type::OFFSET_COMMIT => self.apply_offset(record, at),
             key_type::GROUP_METADATA => self.apply_group(record),
+            kind if consumer::record::is_consumer_key(kind) => self.apply_consumer(record),
             other => Err(Unreadable(format!("a key of unknown type {other}"))),
         }
     }
@@ -110,6 +121,7 @@ impl Machine for GroupMachine {
 
     fn loaded(&mut self, context: &mut Context<'_>) -> Outcome<Self> {
         self.begin(context);
+        self.start_consumer_groups(context);
         self.start_sessions(context)
     }
 
@@ -121,8 +133,12 @@ impl Machine for GroupMachine {
             Ask::Heartbeat(request) => self.heartbeat(context, token, &request),
             Ask::Leave(request) => self.leave(context, token, request),
             Ask::Commit { version, request } => self.commit(context, token, version, request),
-            Ask::CommitInTransaction { request, guard, .. } => {
-                let mut outcome = self.commit_in_transaction(context, token, request);
+            Ask::CommitInTransaction {
+                version,
+                request,
+                guard,
+            } => {
+                let mut outcome = self.commit_in_transaction(context, token, version, request);
                 outcome.guard = guard;
                 outcome
             }
@@ -133,15 +149,22 @@ impl Machine for GroupMachine {
             Ask::DeleteOffsets(request) => self.delete_offsets(token, request),
             Ask::List { states, types } => self.list(token, &states, &types),
             Ask::Describe(ids) => self.describe(token, ids),
+            Ask::ConsumerHeartbeat(ask) => self.consumer_heartbeat(context, token, &ask),
+            Ask::ConsumerDescribe(ids) => self.describe_consumer_groups(context, token, &ids),
             Ask::DeleteGroups(ids) => self.delete_groups(token, ids),
         }
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
-        self.timers.next_deadline()
+        let consumers = self.consumers_deadline();
+        let classic = self.timers.next_deadline();
+        classic.into_iter().chain(consumers).min()
     }
 
     fn expire(&mut self, context: &mut Context<'_>) -> Outcome<Self> {
+        if let Some(outcome) = self.expire_consumers(context) {
+            return outcome;
+        }
         match self.timers.pop(context.now) {
             Some(Timer::Session { group, member }) => {
                 self.session_expired(context, &group, &member)
@@ -154,6 +177,7 @@ impl Machine for GroupMachine {
     }
 
     fn image_changed(&mut self, context: &mut Context<'_>, delta: &Delta) -> Outcome<Self> {
+        consumer::image_changed(&mut self.consumers, context.image, delta);
         self.topics_deleted(context, &delta.topics_deleted)
     }
 }
@@ -185,7 +209,7 @@ impl GroupMachine {
     fn remove_group(&mut self, group_id: &str) {
         match self.groups.remove(group_id) {
             Some(Group::Classic(group)) => group.cancel_timers(&mut self.timers),
-            None => {}
+            Some(Group::Consumer(_)) | None => {}
         }
     }
 
@@ -195,6 +219,10 @@ impl GroupMachine {
             self.remove_group(group_id);
             return Ok(());
         };
+        if let Some(group) = self.take_downgraded(group_id) {
+            self.groups.insert(group_id.into(), Group::Classic(group));
+            return Ok(());
+        }
         let alive = self.loaded && matches!(self.groups.get(group_id), Some(Group::Classic(_)));
         if !alive {
             let metadata = record::GroupMetadata::read(value)?;
@@ -210,6 +238,15 @@ impl Group {
     pub fn is_empty(&self) -> bool {
         match self {
             Group::Classic(group) => group.is_empty(),
+            Group::Consumer(group) => group.is_empty(),
+        }
+    }
+
+    /// Whether its members are known to read the topic, or may.
+    pub fn is_subscribed_to(&self, topic: &str) -> bool {
+        match self {
+            Group::Classic(group) => group.is_subscribed_to(topic),
+            Group::Consumer(group) => group.is_subscribed_to(topic),
         }
     }
 }

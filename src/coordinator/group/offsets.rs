@@ -28,6 +28,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::classic::{ClassicGroup, State};
+use super::consumer::group::CommitCheck;
 use super::record::{self, OffsetCommit, OffsetKey, offset_tombstone};
 use super::timers::Timer;
 use super::{Answer, Group, GroupMachine, text};
@@ -258,6 +259,15 @@ fn check_commit(
     Ok(())
 }
 
+/// The code for members of the new protocol whose commit is part of a transaction: TxnOffsetCommit has no
+/// code of its own for them.
+fn in_transaction(error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::StaleMemberEpoch => ErrorCode::IllegalGeneration,
+        error => error,
+    }
+}
+
 /// One partition of a commit.
 struct Commit<'a> {
     key: OffsetKey<'a>,
@@ -328,8 +338,9 @@ impl GroupMachine {
         let group_id = request.group_id.as_str();
         let member_id = request.member_id.as_str();
         let generation = request.generation_id_or_member_epoch;
+        let limit = context.settings.groups.offset_metadata_max_bytes.into();
         let checked = match self.groups.get(group_id) {
-            None if generation < 0 => Ok(()),
+            None if generation < 0 => Ok(CommitCheck::All),
             // Version 9 came with a code of its own for this.
             None if version >= 9 => Err(ErrorCode::GroupIdNotFound),
             None => Err(ErrorCode::IllegalGeneration),
@@ -339,14 +350,34 @@ impl GroupMachine {
                 if checked.is_ok() {
                     group.committed_by(&mut self.timers, context.now, member_id);
                 }
-                checked
+                checked.map(|()| CommitCheck::All)
+            }
+            Some(Group::Consumer(group)) => group
+                .validate_offset_commit(
+                    member_id,
+                    request.group_instance_id.as_deref(),
+                    generation,
+                    false,
+                    version,
+                )
+                .map_err(|refusal| refusal.error),
+        };
+        let check = match checked {
+            Ok(check) => check,
+            Err(code) => {
+                let answer = commit_response(&request, |_, _, _| code);
+                return Outcome::answer(token, Answer::Commit(answer));
             }
         };
-        if let Err(code) = checked {
-            let answer = commit_response(&request, |_| code);
-            return Outcome::answer(token, Answer::Commit(answer));
-        }
-        let limit = context.settings.groups.offset_metadata_max_bytes.into();
+        let code = |topic: (&str, TopicId), partition: i32, metadata: &str| {
+            if is_longer(metadata, limit) {
+                return ErrorCode::OffsetMetadataTooLarge;
+            }
+            let id = Some(topic.1).filter(|id| *id != TopicId::ZERO);
+            let id = id.or_else(|| context.image.topic_id(topic.0));
+            let checked = check.partition(id.unwrap_or(TopicId::ZERO), partition);
+            checked.map_or_else(|refusal| refusal.error, |()| ErrorCode::None)
+        };
         let expires_at = match request.retention_time_ms {
             -1 => -1,
             retention => context.now.0.saturating_add(retention),
@@ -355,7 +386,9 @@ impl GroupMachine {
         for topic in &request.topics {
             for partition in &topic.partitions {
                 let metadata = partition.committed_metadata.as_deref().unwrap_or("");
-                if is_longer(metadata, limit) {
+                let index = partition.partition_index;
+                let topic_id = crate::protocol::topic_id(topic.topic_id);
+                if code((topic.name.as_str(), topic_id), index, metadata) != ErrorCode::None {
                     continue;
                 }
                 let commit = Commit {
@@ -368,18 +401,12 @@ impl GroupMachine {
                     leader_epoch: partition.committed_leader_epoch.max(-1),
                     metadata,
                     expires_at,
-                    topic_id: crate::protocol::topic_id(topic.topic_id),
+                    topic_id,
                 };
                 records.push(commit.record(context.now));
             }
         }
-        let answer = commit_response(&request, |metadata| {
-            if is_longer(metadata, limit) {
-                ErrorCode::OffsetMetadataTooLarge
-            } else {
-                ErrorCode::None
-            }
-        });
+        let answer = commit_response(&request, code);
         Outcome {
             records,
             answers: vec![(token, Answer::Commit(answer))],
@@ -391,11 +418,12 @@ impl GroupMachine {
         &mut self,
         context: &mut Context<'_>,
         token: Token,
+        version: i16,
         request: TxnOffsetCommitRequest,
     ) -> Outcome<Self> {
         let group_id = request.group_id.as_str();
         let checked = match self.groups.get(group_id) {
-            None if request.generation_id < 0 => Ok(()),
+            None if request.generation_id < 0 => Ok(CommitCheck::All),
             None => Err(ErrorCode::IllegalGeneration),
             Some(Group::Classic(group)) => check_commit(
                 group,
@@ -403,18 +431,42 @@ impl GroupMachine {
                 request.group_instance_id.as_deref(),
                 request.generation_id,
                 true,
-            ),
+            )
+            .map(|()| CommitCheck::All),
+            Some(Group::Consumer(group)) => group
+                .validate_offset_commit(
+                    &request.member_id,
+                    request.group_instance_id.as_deref(),
+                    request.generation_id,
+                    true,
+                    version,
+                )
+                .map_err(|refusal| in_transaction(refusal.error)),
         };
-        if let Err(code) = checked {
-            let answer = transactional_response(&request, |_| code);
-            return Outcome::answer(token, Answer::CommitInTransaction(answer));
-        }
+        let check = match checked {
+            Ok(check) => check,
+            Err(code) => {
+                let answer = transactional_response(&request, |_, _, _| code);
+                return Outcome::answer(token, Answer::CommitInTransaction(answer));
+            }
+        };
         let limit = context.settings.groups.offset_metadata_max_bytes.into();
+        let code = |topic: &str, partition: i32, metadata: &str| {
+            if is_longer(metadata, limit) {
+                return ErrorCode::OffsetMetadataTooLarge;
+            }
+            let id = context.image.topic_id(topic).unwrap_or(TopicId::ZERO);
+            let checked = check.partition(id, partition);
+            checked.map_or_else(
+                |refusal| in_transaction(refusal.error),
+                |()| ErrorCode::None,
+            )
+        };
         let mut records = Vec::new();
         for topic in &request.topics {
             for partition in &topic.partitions {
                 let metadata = partition.committed_metadata.as_deref().unwrap_or("");
-                if is_longer(metadata, limit) {
+                if code(&topic.name, partition.partition_index, metadata) != ErrorCode::None {
                     continue;
                 }
                 let commit = Commit {
@@ -432,13 +484,7 @@ impl GroupMachine {
                 records.push(commit.record(context.now));
             }
         }
-        let answer = transactional_response(&request, |metadata| {
-            if is_longer(metadata, limit) {
-                ErrorCode::OffsetMetadataTooLarge
-            } else {
-                ErrorCode::None
-            }
-        });
+        let answer = transactional_response(&request, code);
         let producer = (
             ProducerId(request.producer_id.0),
             ProducerEpoch(request.producer_epoch),
@@ -458,6 +504,15 @@ impl GroupMachine {
         require_stable: bool,
     ) -> Outcome<Self> {
         let group_id = request.group_id.as_str();
+        if let Some(Group::Consumer(group)) = self.groups.get(group_id) {
+            let member_id = request.member_id.as_deref();
+            if let Err(refusal) = group.validate_offset_fetch(member_id, request.member_epoch) {
+                let answer = OffsetFetchResponseGroup::default()
+                    .with_group_id(request.group_id.clone())
+                    .with_error_code(refusal.error.code());
+                return Outcome::answer(token, Answer::Fetch(answer));
+            }
+        }
         let mut topics = Vec::new();
         match &request.topics {
             Some(asked) => {
@@ -543,6 +598,7 @@ impl GroupMachine {
                 let busy = !group.is_empty() && !group.is_of_consumers();
                 busy.then_some(ErrorCode::NonEmptyGroup)
             }
+            Some(Group::Consumer(_)) => None,
         };
         if let Some(code) = refused {
             let answer = OffsetDeleteResponse::default().with_error_code(code.code());
@@ -553,6 +609,7 @@ impl GroupMachine {
         for topic in &request.topics {
             let subscribed = match self.groups.get(group_id) {
                 Some(Group::Classic(group)) => group.is_subscribed_to(&topic.name),
+                Some(Group::Consumer(group)) => group.is_subscribed_to(&topic.name),
                 None => false,
             };
             let mut partitions = Vec::with_capacity(topic.partitions.len());
@@ -603,6 +660,13 @@ impl GroupMachine {
                     }
                     ErrorCode::None
                 }
+                Some(Group::Consumer(group)) => {
+                    if deleted.insert(id.clone()) {
+                        self.offsets.tombstones_of(&id, &mut outcome.records);
+                        group.tombstones(None, &mut outcome.records);
+                    }
+                    ErrorCode::None
+                }
             };
             results.push((id, code));
         }
@@ -631,10 +695,12 @@ impl GroupMachine {
                 self.expiration_next = Some(id.clone());
                 break;
             }
-            let Group::Classic(group) = group;
-            let all_gone = self.expired_of(context, group, &mut outcome.records);
+            let all_gone = self.expired_of(context, id, group, &mut outcome.records);
             if all_gone && group.is_empty() {
-                outcome.records.push(record::group_tombstone(id));
+                match group {
+                    Group::Classic(_) => outcome.records.push(record::group_tombstone(id)),
+                    Group::Consumer(group) => group.tombstones(None, &mut outcome.records),
+                }
             }
             if outcome.records.len() >= MAX_TOMBSTONES {
                 // There may be more of this one.
@@ -654,22 +720,27 @@ impl GroupMachine {
     fn expired_of(
         &self,
         context: &Context<'_>,
-        group: &ClassicGroup,
+        id: &Arc<str>,
+        group: &Group,
         out: &mut Vec<CoordinatorRecord>,
     ) -> bool {
-        let id = group.id();
         let Some(topics) = self.offsets.committed.group(id) else {
             return !self.offsets.has_open_transaction(id);
         };
         // Since when an offset counts as unused. Nothing is forgotten of a group that is at work, unless
         // its members are consumers that read other topics.
-        let since_empty = match (group.protocol_type(), group.state()) {
-            (None, _) => None,
-            (Some(_), State::Empty) => group.state_since(),
-            (Some(_), State::Stable) if group.is_of_consumers() && group.knows_subscriptions() => {
-                None
-            }
-            (Some(_), _) => return false,
+        let since_empty = match group {
+            Group::Consumer(_) => None,
+            Group::Classic(group) => match (group.protocol_type(), group.state()) {
+                (None, _) => None,
+                (Some(_), State::Empty) => group.state_since(),
+                (Some(_), State::Stable)
+                    if group.is_of_consumers() && group.knows_subscriptions() =>
+                {
+                    None
+                }
+                (Some(_), _) => return false,
+            },
         };
         let retention = context.settings.groups.offsets_retention_ms;
         let mut all_gone = !self.offsets.has_open_transaction(id);
@@ -752,17 +823,22 @@ impl GroupMachine {
     }
 }
 
-/// The answer to a commit, with a code for each partition by its metadata.
+/// The answer to a commit, with a code for each partition.
 pub fn commit_response(
     request: &OffsetCommitRequest,
-    code: impl Fn(&str) -> ErrorCode,
+    code: impl Fn((&str, TopicId), i32, &str) -> ErrorCode,
 ) -> OffsetCommitResponse {
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let metadata = partition.committed_metadata.as_deref().unwrap_or("");
+            let topic = (
+                topic.name.as_str(),
+                crate::protocol::topic_id(topic.topic_id),
+            );
+            let code = code(topic, partition.partition_index, metadata);
             OffsetCommitResponsePartition::default()
                 .with_partition_index(partition.partition_index)
-                .with_error_code(code(metadata).code())
+                .with_error_code(code.code())
         });
         OffsetCommitResponseTopic::default()
             .with_name(topic.name.clone())
@@ -772,17 +848,18 @@ pub fn commit_response(
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
 
-/// The answer to a commit in a transaction, with a code for each partition by its metadata.
+/// The answer to a commit in a transaction, with a code for each partition.
 pub fn transactional_response(
     request: &TxnOffsetCommitRequest,
-    code: impl Fn(&str) -> ErrorCode,
+    code: impl Fn(&str, i32, &str) -> ErrorCode,
 ) -> TxnOffsetCommitResponse {
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let metadata = partition.committed_metadata.as_deref().unwrap_or("");
+            let code = code(&topic.name, partition.partition_index, metadata);
             TxnOffsetCommitResponsePartition::default()
                 .with_partition_index(partition.partition_index)
-                .with_error_code(code(metadata).code())
+                .with_error_code(code.code())
         });
         TxnOffsetCommitResponseTopic::default()
             .with_name(topic.name.clone())

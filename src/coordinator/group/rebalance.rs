@@ -166,7 +166,14 @@ impl GroupMachine {
             let answer = join_error(member_id, ErrorCode::InvalidSessionTimeout);
             return Outcome::answer(token, Answer::Join(answer));
         }
-        let is_new_group = !self.groups.contains_key(group_id);
+        if let Some(outcome) = self.join_consumer_group(context, token, &join) {
+            return outcome;
+        }
+        let cleared = match is_new_member {
+            true => self.clear_empty_consumer_group(group_id),
+            false => Vec::new(),
+        };
+        let is_new_group = !matches!(self.groups.get(group_id), Some(Group::Classic(_)));
         if is_new_group && !is_new_member {
             let answer = join_error(member_id, ErrorCode::UnknownMemberId);
             return Outcome::answer(token, Answer::Join(answer));
@@ -184,6 +191,7 @@ impl GroupMachine {
             let empty = ClassicGroup::new(group_id.into(), context.now);
             outcome.records.push(empty.record());
         }
+        outcome.records.splice(0..0, cleared);
         outcome
     }
 
@@ -213,6 +221,9 @@ impl GroupMachine {
         token: Token,
         request: &SyncGroupRequest,
     ) -> Outcome<Self> {
+        if let Some(outcome) = self.sync_consumer_group(context, token, request) {
+            return outcome;
+        }
         let mut outcome = Outcome::default();
         let group_id = request.group_id.as_str();
         self.with_classic(context, &mut outcome, group_id, |group, step| {
@@ -231,6 +242,9 @@ impl GroupMachine {
         token: Token,
         request: &HeartbeatRequest,
     ) -> Outcome<Self> {
+        if let Some(outcome) = self.heartbeat_consumer_group(context, token, request) {
+            return outcome;
+        }
         let mut outcome = Outcome::default();
         let group_id = request.group_id.as_str();
         let code = self
@@ -249,6 +263,9 @@ impl GroupMachine {
         token: Token,
         request: LeaveGroupRequest,
     ) -> Outcome<Self> {
+        if let Some(outcome) = self.leave_consumer_group(context, token, &request) {
+            return outcome;
+        }
         let mut outcome = Outcome::default();
         let group_id = request.group_id.as_str();
         let members = self
@@ -326,6 +343,7 @@ impl GroupMachine {
                         group.prepare_rebalance(&mut step);
                     }
                 }
+                Group::Consumer(_) => {}
             }
         }
         outcome

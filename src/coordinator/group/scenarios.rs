@@ -300,6 +300,12 @@ impl World {
                 let results = results.iter().map(|(_, error)| code(error.code()));
                 out += &results.collect::<Vec<_>>().join(",");
             }
+            // Their scenarios are run elsewhere.
+            Answer::ConsumerHeartbeat(heartbeat) => out += &code(heartbeat.error_code),
+            Answer::ConsumerDescribe(groups) => {
+                let codes = groups.iter().map(|group| code(group.error_code));
+                out += &codes.collect::<Vec<_>>().join(",");
+            }
         }
         out
     }

@@ -95,6 +95,8 @@ recoders! {
     DESCRIBE_PRODUCERS: DescribeProducersRequest, DescribeProducersResponse;
     DESCRIBE_TRANSACTIONS: DescribeTransactionsRequest, DescribeTransactionsResponse;
     LIST_TRANSACTIONS: ListTransactionsRequest, ListTransactionsResponse;
+    CONSUMER_GROUP_HEARTBEAT: ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse;
+    CONSUMER_GROUP_DESCRIBE: ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse;
     LIST_CONFIG_RESOURCES: ListConfigResourcesRequest, ListConfigResourcesResponse;
     DESCRIBE_TOPIC_PARTITIONS: DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse;
 }

@@ -388,6 +388,25 @@ pub(in crate::protocol) static REQUESTS: &[Layout] = &[
         f("DurationFilter", I64).since(1),
         f("TransactionalIdPattern", Str).since(2).nullable(2),
     ]),
+    layout(key::CONSUMER_GROUP_HEARTBEAT, &[
+        f("GroupId", Str),
+        f("MemberId", Str),
+        f("MemberEpoch", I32),
+        f("InstanceId", Str).nullable(0),
+        f("RackId", Str).nullable(0),
+        f("RebalanceTimeoutMs", I32),
+        f("SubscribedTopicNames", Array(&Str)).nullable(0),
+        f("SubscribedTopicRegex", Str).since(1).nullable(1),
+        f("ServerAssignor", Str).nullable(0),
+        f("TopicPartitions", Array(&Struct(&[
+            f("TopicId", Uuid),
+            f("Partitions", Array(&I32)),
+        ]))).nullable(0),
+    ]),
+    layout(key::CONSUMER_GROUP_DESCRIBE, &[
+        f("GroupIds", Array(&Str)),
+        f("IncludeAuthorizedOperations", Bool),
+    ]),
     layout(key::LIST_CONFIG_RESOURCES, &[
         f("ResourceTypes", Array(&I8)).since(1),
     ]),

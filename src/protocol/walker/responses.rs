@@ -583,6 +583,58 @@ pub(in crate::protocol) static RESPONSES: &[Layout] = &[
             f("TransactionState", Str),
         ]))),
     ]),
+    layout(key::CONSUMER_GROUP_HEARTBEAT, &[
+        f("ThrottleTimeMs", I32),
+        f("ErrorCode", I16),
+        f("ErrorMessage", Str).nullable(0),
+        f("MemberId", Str).nullable(0),
+        f("MemberEpoch", I32),
+        f("HeartbeatIntervalMs", I32),
+        f("Assignment", Struct(&[
+            f("TopicPartitions", Array(&Struct(&[
+                f("TopicId", Uuid),
+                f("Partitions", Array(&I32)),
+            ]))),
+        ])).nullable(0),
+    ]),
+    layout(key::CONSUMER_GROUP_DESCRIBE, &[
+        f("ThrottleTimeMs", I32),
+        f("Groups", Array(&Struct(&[
+            f("ErrorCode", I16),
+            f("ErrorMessage", Str).nullable(0),
+            f("GroupId", Str),
+            f("GroupState", Str),
+            f("GroupEpoch", I32),
+            f("AssignmentEpoch", I32),
+            f("AssignorName", Str),
+            f("Members", Array(&Struct(&[
+                f("MemberId", Str),
+                f("InstanceId", Str).nullable(0),
+                f("RackId", Str).nullable(0),
+                f("MemberEpoch", I32),
+                f("ClientId", Str),
+                f("ClientHost", Str),
+                f("SubscribedTopicNames", Array(&Str)),
+                f("SubscribedTopicRegex", Str).nullable(0),
+                f("Assignment", Struct(&[
+                    f("TopicPartitions", Array(&Struct(&[
+                        f("TopicId", Uuid),
+                        f("TopicName", Str),
+                        f("Partitions", Array(&I32)),
+                    ]))),
+                ])),
+                f("TargetAssignment", Struct(&[
+                    f("TopicPartitions", Array(&Struct(&[
+                        f("TopicId", Uuid),
+                        f("TopicName", Str),
+                        f("Partitions", Array(&I32)),
+                    ]))),
+                ])),
+                f("MemberType", I8).since(1),
+            ]))),
+            f("AuthorizedOperations", I32),
+        ]))),
+    ]),
     layout(key::LIST_CONFIG_RESOURCES, &[
         f("ThrottleTimeMs", I32),
         f("ErrorCode", I16),

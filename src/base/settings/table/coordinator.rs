@@ -27,45 +27,45 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("Compression of the topic of committed offsets: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd."),
     int("group.coordinator.cached.buffer.max.bytes").default("1048588").at_least(524_288).bytes().cluster_wide().not_yet()
         .doc("Largest write buffer the group coordinator keeps for reuse."),
-    int("offset.metadata.max.bytes").default("4096").bytes().high().not_yet()
+    int("offset.metadata.max.bytes").default("4096").bytes().high()
         .doc("Largest text that may accompany a committed offset."),
-    int("offsets.retention.minutes").default("10080").at_least(1).minutes().high().not_yet()
+    int("offsets.retention.minutes").default("10080").at_least(1).minutes().high()
         .doc("How long committed offsets outlive their group."),
-    long("offsets.retention.check.interval.ms").default("600000").at_least(1).ms().high().not_yet()
+    long("offsets.retention.check.interval.ms").default("600000").at_least(1).ms().high()
         .doc("Time between two looks for expired offsets."),
-    int("group.min.session.timeout.ms").default("6000").ms().not_yet()
+    int("group.min.session.timeout.ms").default("6000").ms()
         .doc("Shortest session timeout a classic group's member may ask for."),
-    int("group.max.session.timeout.ms").default("1800000").ms().not_yet()
+    int("group.max.session.timeout.ms").default("1800000").ms()
         .doc("Longest session timeout a classic group's member may ask for."),
-    int("group.initial.rebalance.delay.ms").default("3000").ms().not_yet()
+    int("group.initial.rebalance.delay.ms").default("3000").ms()
         .doc("How long an empty classic group waits for more members before its first rebalance."),
-    int("group.max.size").default("2147483647").at_least(1).not_yet()
+    int("group.max.size").default("2147483647").at_least(1)
         .doc("Members a classic group may have."),
-    int("group.consumer.session.timeout.ms").default("45000").at_least(1).ms().not_yet()
+    int("group.consumer.session.timeout.ms").default("45000").at_least(1).ms()
         .doc("Time without a heartbeat after which a member of a consumer group is removed."),
-    int("group.consumer.min.session.timeout.ms").default("45000").at_least(1).ms().not_yet()
+    int("group.consumer.min.session.timeout.ms").default("45000").at_least(1).ms()
         .doc("Least session timeout a consumer group may be given."),
-    int("group.consumer.max.session.timeout.ms").default("60000").at_least(1).ms().not_yet()
+    int("group.consumer.max.session.timeout.ms").default("60000").at_least(1).ms()
         .doc("Greatest session timeout a consumer group may be given."),
-    int("group.consumer.heartbeat.interval.ms").default("5000").at_least(1).ms().not_yet()
+    int("group.consumer.heartbeat.interval.ms").default("5000").at_least(1).ms()
         .doc("Time between heartbeats of a consumer group's members."),
-    int("group.consumer.min.heartbeat.interval.ms").default("5000").at_least(1).ms().not_yet()
+    int("group.consumer.min.heartbeat.interval.ms").default("5000").at_least(1).ms()
         .doc("Least heartbeat interval a consumer group may be given."),
-    int("group.consumer.max.heartbeat.interval.ms").default("15000").at_least(1).ms().not_yet()
+    int("group.consumer.max.heartbeat.interval.ms").default("15000").at_least(1).ms()
         .doc("Greatest heartbeat interval a consumer group may be given."),
-    int("group.consumer.max.size").default("2147483647").at_least(1).not_yet()
+    int("group.consumer.max.size").default("2147483647").at_least(1)
         .doc("Members a consumer group may have."),
-    list("group.consumer.assignors").default("uniform,range").list_of_some(&[]).not_yet()
+    list("group.consumer.assignors").default("uniform,range").list_of_some(&[])
         .doc("Assignors of consumer groups, the first one being the default."),
-    string("group.consumer.migration.policy").default("bidirectional").one_of_ignore_case(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"]).not_yet()
+    string("group.consumer.migration.policy").default("bidirectional").one_of_ignore_case(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"])
         .doc("Between which kinds a group may change while it has members."),
-    int("group.consumer.assignment.interval.ms").default("1000").at_least(0).ms().cluster_wide().not_yet()
+    int("group.consumer.assignment.interval.ms").default("1000").at_least(0).ms().cluster_wide()
         .doc("Least time between two assignments of a consumer group."),
-    int("group.consumer.min.assignment.interval.ms").default("0").at_least(0).ms().not_yet()
+    int("group.consumer.min.assignment.interval.ms").default("0").at_least(0).ms()
         .doc("Least assignment interval a consumer group may be given."),
-    int("group.consumer.max.assignment.interval.ms").default("15000").at_least(0).ms().not_yet()
+    int("group.consumer.max.assignment.interval.ms").default("15000").at_least(0).ms()
         .doc("Greatest assignment interval a consumer group may be given."),
-    int("group.consumer.regex.refresh.interval.ms").default("600000").at_least(10_000).ms().not_yet().internal()
+    int("group.consumer.regex.refresh.interval.ms").default("600000").at_least(10_000).ms().internal()
         .doc("Time between two evaluations of subscriptions by pattern."),
     int("group.share.session.timeout.ms").default("45000").at_least(1).ms().not_yet()
         .doc("Time without a heartbeat after which a member of a share group is removed."),

@@ -5,11 +5,11 @@ use crate::base::settings::Setting;
 
 #[rustfmt::skip]
 pub(super) const ROWS: &[Setting] = &[
-    int("consumer.session.timeout.ms").default("45000").at_least(1).ms().group().not_yet()
+    int("consumer.session.timeout.ms").default("45000").at_least(1).ms().group()
         .doc("Time without a heartbeat after which a member of this consumer group is removed."),
-    int("consumer.heartbeat.interval.ms").default("5000").at_least(1).ms().group().not_yet()
+    int("consumer.heartbeat.interval.ms").default("5000").at_least(1).ms().group()
         .doc("Time between heartbeats of this consumer group's members."),
-    int("consumer.assignment.interval.ms").default("1000").at_least(0).ms().group().not_yet()
+    int("consumer.assignment.interval.ms").default("1000").at_least(0).ms().group()
         .doc("Least time between two assignments of this consumer group."),
     int("share.session.timeout.ms").default("45000").at_least(1).ms().group().not_yet()
         .doc("Time without a heartbeat after which a member of this share group is removed."),

@@ -184,6 +184,8 @@ mod tests {
         use super::super::kind::Honoured;
         let node = include_str!("../node.rs");
         let log = include_str!("../log.rs");
+        let groups = include_str!("../groups.rs");
+        let consumer_groups = include_str!("../consumer_groups.rs");
         let honoured = |s: &&Setting| s.honoured == Honoured::Yes;
         let quoted = |name: &str| format!("\"{name}\"");
         for setting in TOPIC_SETTINGS.iter().filter(honoured) {
@@ -196,6 +198,8 @@ mod tests {
             assert!(
                 node.contains(&quoted(name))
                     || log.contains(&quoted(name))
+                    || groups.contains(&quoted(name))
+                    || consumer_groups.contains(&quoted(name))
                     || TOPIC_SETTINGS.iter().any(of_topics),
                 "{name}"
             );
