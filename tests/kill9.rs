@@ -13,6 +13,8 @@
 //! | `RINGSPUN_TEST_BROKER` | `ringspun` or `kafka` | ringspun |
 
 mod broker;
+#[path = "kill9/groups.rs"]
+mod groups;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -62,6 +64,27 @@ fn kill_9_leaves_no_transaction_half_visible() {
     println!("seed {seed}");
     let folder = tempfile::tempdir().expect("a temporary folder");
     if let Err(problem) = transactions(kind, folder.path(), rounds, seed) {
+        let kept = folder.keep();
+        panic!(
+            "RINGSPUN_SEED={seed}: {problem}\nthe data is kept in {}",
+            kept.display()
+        );
+    }
+}
+
+/// Offsets are committed and members of both protocols join while the broker is killed: what was
+/// acknowledged is never taken back.
+#[test]
+fn kill_9_takes_back_no_committed_offset() {
+    let kind = Kind::from_environment();
+    let rounds = environment("RINGSPUN_KILL9_ROUNDS").unwrap_or(match kind {
+        Kind::Ringspun => 50,
+        Kind::Kafka => 2,
+    });
+    let seed = environment("RINGSPUN_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    println!("seed {seed}");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    if let Err(problem) = groups::run(kind, folder.path(), rounds, seed) {
         let kept = folder.keep();
         panic!(
             "RINGSPUN_SEED={seed}: {problem}\nthe data is kept in {}",
