@@ -27,8 +27,9 @@ use super::sys::{self, Cores};
 
 /// Bytes taken from one connection at a time.
 const RECEIVE_BYTES: usize = 256 << 10;
-/// Most bytes of one write: larger calls stall (`design`: 4 MiB cost ten times as much).
-const WRITE_BYTES: usize = 1 << 20;
+/// A write has so many bytes, or few more: calls of 1 MiB cost up to nine times as much, where memory is in
+/// pieces.
+const WRITE_BYTES: usize = 256 << 10;
 /// The file of `receive` is extended in steps of this.
 const EXTEND_BYTES: u64 = 256 << 20;
 const SEND_BYTES: usize = 256 << 10;
@@ -177,7 +178,7 @@ fn receive(path: &Path) -> Result<()> {
             // As many connections as one write takes.
             let (mut gathered, mut count) = (0, 0);
             for &at in next {
-                if gathered + RECEIVE_BYTES > WRITE_BYTES && count > 0 {
+                if gathered >= WRITE_BYTES {
                     break;
                 }
                 count += 1;
