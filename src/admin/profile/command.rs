@@ -60,7 +60,7 @@ pub struct ProfileArguments {
     diff: Option<Vec<PathBuf>>,
 
     /// Sample stacks for SECONDS (at most 60): a flame graph flame.svg, and collapsed stacks flame.folded.
-    /// Costs a busy core about half a hundredth meanwhile, and up to a second of the control thread after
+    /// Costs a busy core about half a hundredth meanwhile, and the node some 300 MB for names, which it keeps
     #[arg(long, value_name = "SECONDS",
           conflicts_with_all = ["interval", "watch", "record", "diff", "json", "per_shard"])]
     flame: Option<f64>,

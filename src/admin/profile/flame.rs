@@ -7,8 +7,9 @@
 //! While it runs, a timer of CPU time interrupts the process [`SAMPLES_PER_CPU_SECOND`] times a second, and
 //! whoever is on a core then notes its stack: a shard that waits costs nothing and does not show. A sample
 //! takes some ten to thirty microseconds, so a busy core loses about half a hundredth. Afterwards names are
-//! looked up off the shards, for up to a second and with tens of megabytes, which the process may keep.
-//! One runs at a time; nothing of it exists before the first.
+//! looked up off the shards, for up to a second, and the tables for that stay: measured, 14 MB resident became
+//! 315. So this is for a look now and then, not for a node whose memory is counted. One runs at a time; nothing
+//! of it exists before the first.
 //!
 //! A sample that meets a call into the kernel shows the function that made it.
 
