@@ -54,6 +54,16 @@ impl Round {
     pub fn is_valid(&self) -> bool {
         self.status == "valid"
     }
+
+    /// Another broker than ours that did not reach the rate of the row. What it did counts: its cost is of the
+    /// records that it took, and its latencies are those of whoever asked for this rate.
+    pub fn fell_short(&self) -> bool {
+        let of_rate = |problem: &String| problem.starts_with("asked for ");
+        self.target != "ringspun"
+            && self.status == "failed"
+            && !self.problems.is_empty()
+            && self.problems.iter().all(of_rate)
+    }
 }
 
 /// A median with the least and the greatest of its values.
@@ -166,7 +176,7 @@ pub fn judge<'a>(row: &'static Row, rounds: &'a [Round]) -> Outcome<'a> {
         .collect();
     let failed = of_row
         .iter()
-        .filter(|round| !round.is_valid())
+        .filter(|round| !round.is_valid() && !round.fell_short())
         .map(|round| {
             let why = round.problems.join("; ");
             format!(
@@ -178,7 +188,7 @@ pub fn judge<'a>(row: &'static Row, rounds: &'a [Round]) -> Outcome<'a> {
     let counted = of_row
         .iter()
         .copied()
-        .filter(|r| r.is_valid() && r.round > 0);
+        .filter(|r| (r.is_valid() || r.fell_short()) && r.round > 0);
     let (good, spoilt): (Vec<&Round>, Vec<&Round>) =
         counted.partition(|round| !row.percentiles || round.steal <= STEAL_MAX);
     let judged = row
@@ -232,15 +242,23 @@ fn judge_one(row: &Row, judgement: Judgement, rounds: &[&Round]) -> Judged {
             }
         }
     };
-    let caveat = summary.and_then(|summary| {
-        let few = row.percentiles && summary.count < PERCENTILE_ROUNDS as usize;
-        few.then(|| {
-            format!(
-                "of good rounds {}, fewer than {PERCENTILE_ROUNDS}",
-                summary.count
-            )
-        })
-    });
+    let mut caveats = Vec::new();
+    if let Some(count) = summary.map(|summary| summary.count)
+        && row.percentiles
+        && count < PERCENTILE_ROUNDS as usize
+    {
+        caveats.push(format!(
+            "of good rounds {count}, fewer than {PERCENTILE_ROUNDS}"
+        ));
+    }
+    let short = rounds
+        .iter()
+        .filter(|r| r.target == "kafka" && r.fell_short());
+    let short = short.count();
+    if judgement.against == Against::Kafka && short > 0 {
+        caveats.push(format!("Kafka fell short of the rate in {short} rounds"));
+    }
+    let caveat = (!caveats.is_empty()).then(|| caveats.join("; "));
     Judged {
         judgement,
         summary,
@@ -253,6 +271,30 @@ fn judge_one(row: &Row, judgement: Judgement, rounds: &[&Round]) -> Judged {
 mod tests {
     use super::super::rows;
     use super::*;
+
+    #[test]
+    fn whoever_falls_short_of_a_rate_counts_with_what_it_did_unless_it_is_ours() {
+        let row = rows::find("wide-linger").expect("a row");
+        let short = |target: &str, cost: f64| Round {
+            status: "failed".into(),
+            problems: vec!["asked for 50,000 records/s, achieved 30,000".into()],
+            ..round(row.name, target, 1, Metric::CpuPerRecord, cost)
+        };
+        let ours = round(row.name, "ringspun", 1, Metric::CpuPerRecord, 2.0);
+        let rounds = [ours, short("kafka", 12.0)];
+        let judged = &judge(row, &rounds).judged[0];
+        assert_eq!(judged.summary.map(|s| s.median), Some(6.0));
+        let caveat = judged.caveat.as_deref();
+        assert_eq!(caveat, Some("Kafka fell short of the rate in 1 rounds"));
+        let rounds = [short("ringspun", 2.0), short("kafka", 12.0)];
+        let outcome = judge(row, &rounds);
+        assert_eq!(outcome.judged[0].verdict, Verdict::Unknown);
+        assert_eq!(outcome.failed.len(), 1);
+        // A refusal is no matter of speed.
+        let mut refused = short("kafka", 12.0);
+        refused.problems.push("64 refusals".into());
+        assert!(!refused.fell_short());
+    }
 
     fn round(row: &str, target: &str, number: u32, metric: Metric, value: f64) -> Round {
         Round {
