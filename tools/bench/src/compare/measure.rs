@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::floor::{self, Amount, Floor as FloorProgram, Poured};
 use super::judge::Round;
-use super::rows::{Floor, Fsync, Metric, Procedure, Row, Variant};
+use super::rows::{Floor, Fsync, Metric, ONE_RECORD_BYTES_PER_SECOND, Procedure, Row, Variant};
 use super::run::{self, How, Ran};
 use super::sys::{self, Cores};
 use super::target::{Broker, Shape, Target};
@@ -25,6 +25,8 @@ use super::wire;
 const MANY: i32 = 1_000;
 /// A round may write this much a second before the disk counts as too small for it.
 const BYTES_PER_SECOND: f64 = 2.5e9;
+/// What a row of two shards writes, unless its records are small.
+const CROSSING_BYTES: u64 = 1_500_000_000;
 /// Kept free.
 const SPARE_BYTES: u64 = 1 << 30;
 /// Memory that is touched before a round, at most.
@@ -143,8 +145,12 @@ impl Plan {
         let (backlog, work) = (most("backlog_bytes"), most("produce_bytes"));
         let writes = match row.procedure {
             Procedure::Load if work > 0 => work as f64 + BYTES_PER_SECOND,
-            Procedure::Load if backlog == 0 => (self.seconds + 1.0) * BYTES_PER_SECOND,
-            Procedure::Crossing { .. } => self.seconds * BYTES_PER_SECOND,
+            Procedure::Load if backlog == 0 => {
+                let of = row.variants.iter().map(|it| it.bytes_per_second());
+                (self.seconds + 1.0) * of.fold(0.0, f64::max).min(BYTES_PER_SECOND)
+            }
+            Procedure::Crossing { small: false } => CROSSING_BYTES as f64,
+            Procedure::Crossing { small: true } => self.seconds * ONE_RECORD_BYTES_PER_SECOND,
             _ => 0.0,
         };
         let needed = writes as u64 + backlog + SPARE_BYTES;
@@ -489,7 +495,7 @@ impl Plan {
                     };
                     let amount = Amount {
                         in_flight: if small { 1 } else { 4 },
-                        bytes: u64::MAX,
+                        bytes: if small { u64::MAX } else { CROSSING_BYTES },
                         time: Duration::from_secs_f64(seconds),
                         rate: None,
                     };

@@ -124,6 +124,9 @@ impl Metric {
     }
 }
 
+/// What one record of up to 1 KiB a request comes to, at most.
+pub const ONE_RECORD_BYTES_PER_SECOND: f64 = 2e8;
+
 /// What a value is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Against {
@@ -182,6 +185,16 @@ impl Variant {
     pub fn number(&self, key: &str) -> Option<u64> {
         let of_key = self.settings.iter().rev().find(|(name, _)| *name == key);
         of_key.and_then(|(_, value)| value.parse().ok())
+    }
+
+    /// The most that it can write in a second, as far as its settings tell.
+    pub fn bytes_per_second(&self) -> f64 {
+        let record = self.number("record_bytes").unwrap_or(1024) as f64;
+        match (self.number("rate"), self.number("batch_records")) {
+            (Some(rate), _) => 2.0 * rate as f64 * record,
+            (None, Some(1)) => ONE_RECORD_BYTES_PER_SECOND,
+            _ => f64::INFINITY,
+        }
     }
 
     /// Whether it ends when its work is done, however long that takes.
