@@ -166,6 +166,7 @@ fn log<D: Disk>(disk: D, data: &Path, index_interval_bytes: u32) -> Log<D> {
     let mut settings = NodeSettings::defaults().log_defaults.clone();
     settings.index_interval_bytes = index_interval_bytes;
     let options = OpenOptions {
+        cleaned_to: None,
         is_clean: false,
         recovery_point: Offset(0),
         log_start_offset: None,

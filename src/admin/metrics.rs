@@ -419,7 +419,7 @@ impl Page<'_, '_> {
         self.counter(
             "watchdog_wakes",
             None,
-            "Times the watchdog woke a shard that stood still",
+            "Pokes of the watchdog at shards that stood still: some at every pause after work, whether or not one was needed",
             |s| &s.watchdog_wakes,
         )?;
         let shards = self.shards.len() as i64;
@@ -480,6 +480,36 @@ impl Page<'_, '_> {
             None,
             "Logs that went offline because a write failed",
             |s| &s.log_append_failures,
+        )?;
+        self.counter(
+            "cleaner_passes",
+            None,
+            "Passes of the cleaner over a log",
+            |s| &s.cleaner_passes,
+        )?;
+        self.counter(
+            "cleaner_failures",
+            None,
+            "Passes that did not come to their end, except because the log changed",
+            |s| &s.cleaner_failures,
+        )?;
+        self.counter(
+            "cleaner_input",
+            bytes,
+            "Bytes of segments before they were written anew",
+            |s| &s.cleaner_input_bytes,
+        )?;
+        self.counter(
+            "cleaner_output",
+            bytes,
+            "Bytes of segments after they were written anew",
+            |s| &s.cleaner_output_bytes,
+        )?;
+        self.gauge(
+            "cleaner_uncleanable",
+            None,
+            "Logs that the cleaner leaves alone because of what it found in them",
+            |s| &s.cleaner_uncleanable,
         )?;
         self.counter(
             "recovered_partitions",

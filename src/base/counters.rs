@@ -245,7 +245,7 @@ pub struct ShardCounters {
     pub mailbox_received: Counter,
     /// Posts that found the receiver's queue full and waited.
     pub mailbox_full_waits: Counter,
-    /// Times this shard felt the watchdog's poke.
+    /// Times this shard felt the watchdog's poke: each pause after work has some.
     pub watchdog_wakes: Counter,
 
     // The log.
@@ -257,6 +257,13 @@ pub struct ShardCounters {
     pub log_flush_failures: Counter,
     pub log_flush_duration: DurationHistogram,
     pub log_append_failures: Counter,
+    pub cleaner_passes: Counter,
+    pub cleaner_failures: Counter,
+    /// Bytes of segments that were written anew, before and after.
+    pub cleaner_input_bytes: Counter,
+    pub cleaner_output_bytes: Counter,
+    /// Logs that cannot be cleaned as they are.
+    pub cleaner_uncleanable: Gauge,
     pub recovered_partitions: Counter,
     pub recovered_bytes: Counter,
     /// Bytes cut from the ends of logs by recovery.
@@ -301,6 +308,11 @@ impl Default for ShardCounters {
             log_flush_failures: Counter::default(),
             log_flush_duration: DurationHistogram::default(),
             log_append_failures: Counter::default(),
+            cleaner_passes: Counter::default(),
+            cleaner_failures: Counter::default(),
+            cleaner_input_bytes: Counter::default(),
+            cleaner_output_bytes: Counter::default(),
+            cleaner_uncleanable: Gauge::default(),
             recovered_partitions: Counter::default(),
             recovered_bytes: Counter::default(),
             recovery_cut_bytes: Counter::default(),

@@ -177,6 +177,7 @@ impl Shard {
             is_clean: directory.clean,
             recovery_point: points.recovery_point.unwrap_or(Offset(0)),
             log_start_offset: points.log_start_offset,
+            cleaned_to: points.cleaned_to,
             producer_expiration_ms: i64::try_from(self.settings().producer_id_expiration_ms)
                 .unwrap_or(i64::MAX),
             allocation: Some(directory.allocation.clone()),
@@ -322,6 +323,7 @@ impl Shard {
             recovery_point: offline.points.recovery_point.unwrap_or(Offset(0)),
             log_start_offset: offline.points.log_start_offset.unwrap_or(Offset(0)),
             high_watermark: offline.points.high_watermark.unwrap_or(Offset(0)),
+            cleaned_to: offline.points.cleaned_to,
             log_end_offset: Offset(0),
             size_bytes: 0,
         });
@@ -334,6 +336,7 @@ impl Shard {
                 recovery_point: partition.log.recovery_point(),
                 log_start_offset: partition.log.log_start_offset(),
                 high_watermark: partition.high_watermark(),
+                cleaned_to: partition.log.cleaned_to(),
                 log_end_offset: partition.log.log_end_offset(),
                 size_bytes: partition.log.size_bytes(),
             })

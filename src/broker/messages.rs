@@ -270,6 +270,8 @@ pub struct Checkpoint {
     pub recovery_point: Offset,
     pub log_start_offset: Offset,
     pub high_watermark: Offset,
+    /// Where the cleaner's last pass ended.
+    pub cleaned_to: Option<Offset>,
     /// The rest is for metrics.
     pub log_end_offset: Offset,
     pub size_bytes: u64,

@@ -2,9 +2,10 @@
 //!
 //! [`shard::Shard`] holds the partitions of one shard and answers [`messages`]; [`partition`] is one of
 //! them; [`purgatory`] is where requests wait; [`lifecycle`] opens, creates and deletes partitions as
-//! the image says; [`keeper`] does what comes round by the clock; [`control`] is the host of the
+//! the image says; [`keeper`] does what comes round by the clock; [`cleaner`] compacts logs; [`control`] is the host of the
 //! controller, on the control thread; [`coordinators`] hosts the coordinators whose partitions are here.
 
+pub mod cleaner;
 pub mod config_rules;
 pub mod control;
 pub mod coordinators;

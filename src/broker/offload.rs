@@ -70,6 +70,7 @@ pub struct Points {
     pub recovery_point: Option<Offset>,
     pub log_start_offset: Option<Offset>,
     pub high_watermark: Option<Offset>,
+    pub cleaned_to: Option<Offset>,
 }
 
 /// One entry of `log.dirs`. Shared, read-only.

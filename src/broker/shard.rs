@@ -122,6 +122,7 @@ impl Shard {
         );
         spawn("purgatory timer", Self::timer_loop(self.clone()));
         spawn("keeper", Self::keep_loop(self.clone()));
+        spawn("log cleaner", Self::clean_loop(self.clone()));
     }
 
     /// What this shard counts.

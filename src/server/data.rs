@@ -13,8 +13,9 @@ use crate::controller::FoundTopic;
 use crate::metadata::Image;
 use crate::server::data_dir::{DataDir, DataDirs};
 use crate::storage::checkpoint::{
-    LOG_START_OFFSET_CHECKPOINT, Offsets, RECOVERY_POINT_CHECKPOINT, REPLICATION_OFFSET_CHECKPOINT,
-    decode_offsets, decode_partition_metadata, encode_offsets, encode_partition_metadata,
+    CLEANER_OFFSET_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, Offsets, RECOVERY_POINT_CHECKPOINT,
+    REPLICATION_OFFSET_CHECKPOINT, decode_offsets, decode_partition_metadata, encode_offsets,
+    encode_partition_metadata,
 };
 use crate::storage::names::{self, Folder, PARTITION_METADATA};
 use crate::storage::{AllocationBudget, Inline, PageCache, log_dir};
@@ -131,6 +132,7 @@ fn points(dir: &Path) -> HashMap<String, Points> {
     read(REPLICATION_OFFSET_CHECKPOINT, |p, o| {
         p.high_watermark = Some(o)
     });
+    read(CLEANER_OFFSET_CHECKPOINT, |p, o| p.cleaned_to = Some(o));
     points
 }
 
@@ -226,7 +228,8 @@ pub fn write_checkpoints(dir: &DataDir, checkpoints: &[&Checkpoint]) -> io::Resu
     write(LOG_START_OFFSET_CHECKPOINT, |c| {
         (c.log_start_offset > Offset(0)).then_some(c.log_start_offset)
     })?;
-    write(REPLICATION_OFFSET_CHECKPOINT, |c| Some(c.high_watermark))
+    write(REPLICATION_OFFSET_CHECKPOINT, |c| Some(c.high_watermark))?;
+    write(CLEANER_OFFSET_CHECKPOINT, |c| c.cleaned_to)
 }
 
 /// An idle node must not wake its disk every few seconds.

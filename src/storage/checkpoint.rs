@@ -1,7 +1,7 @@
 //! The small text files beside the logs, in Kafka's formats. Pure: text in, values out.
 //!
 //! An offset checkpoint (`recovery-point-offset-checkpoint`, `log-start-offset-checkpoint`,
-//! `replication-offset-checkpoint`) lies in a data directory:
+//! `replication-offset-checkpoint`, `cleaner-offset-checkpoint`) lies in a data directory:
 //!
 //! ```text
 //! 0                      version
@@ -28,6 +28,9 @@ pub const RECOVERY_POINT_CHECKPOINT: &str = "recovery-point-offset-checkpoint";
 pub const LOG_START_OFFSET_CHECKPOINT: &str = "log-start-offset-checkpoint";
 /// The high watermarks.
 pub const REPLICATION_OFFSET_CHECKPOINT: &str = "replication-offset-checkpoint";
+
+/// Where the last pass of the cleaner ended.
+pub const CLEANER_OFFSET_CHECKPOINT: &str = "cleaner-offset-checkpoint";
 
 /// Offsets by topic and partition.
 pub type Offsets = BTreeMap<(String, PartitionIndex), Offset>;

@@ -55,7 +55,7 @@ impl Head {
             _ => now.saturating_sub(self.created),
         };
         let age_limit = settings
-            .segment_ms
+            .roll_ms()
             .saturating_sub(jitter(settings, self.base_offset));
         self.size + size > u64::from(settings.segment_bytes)
             || waited > i64::try_from(age_limit).unwrap_or(i64::MAX)
@@ -114,7 +114,7 @@ impl Head {
 
 /// What is taken off `segment.ms` for the segment at `base_offset`: spread evenly, and the same each time.
 fn jitter(settings: &LogSettings, base_offset: i64) -> u64 {
-    let limit = settings.segment_jitter_ms.min(settings.segment_ms);
+    let limit = settings.segment_jitter_ms.min(settings.roll_ms());
     let mixed = (base_offset as u64 ^ 0x5851_f42d_4c95_7f2d).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 16).checked_rem(limit).unwrap_or(0)
 }

@@ -135,6 +135,10 @@ pub(super) struct State<F> {
     pub(super) log_start_offset: i64,
     pub(super) log_end_offset: i64,
     pub(super) recovery_point: i64,
+    /// Where the last pass of the cleaner ended.
+    pub(super) cleaned_to: Option<i64>,
+    /// Counts the segments that were written anew.
+    pub(super) cleanings: u64,
     pub(super) producers: ProducerState,
     /// `producer.id.expiration.ms`
     pub(super) producer_expiration_ms: i64,
@@ -149,7 +153,8 @@ pub(super) struct State<F> {
     /// Where recent readers will go on.
     pub(super) readers: Vec<Mark>,
     pub(super) next_reader: usize,
-    /// Counts removals of segments and bytes, at either end: what was looked up before one is void.
+    /// Counts removals of segments and bytes, at either end, and their replacement: what was looked up before
+    /// one is void.
     pub(super) generation: u64,
     /// Counts those at the end.
     pub(super) truncations: u64,
@@ -225,6 +230,7 @@ pub(super) struct Opened<F> {
     pub(super) log_start_offset: i64,
     pub(super) log_end_offset: i64,
     pub(super) recovery_point: i64,
+    pub(super) cleaned_to: Option<i64>,
     pub(super) producers: ProducerState,
     pub(super) producer_expiration_ms: i64,
     pub(super) epochs: EpochCache,
@@ -239,7 +245,9 @@ pub struct Log<D: Disk> {
     dir: RefCell<Arc<Path>>,
     settings: RefCell<Arc<LogSettings>>,
     pub(super) state: RefCell<State<D::File>>,
-    /// These are entered in the order in which they stand here.
+    /// These are entered in the order in which they stand here. The first is for whoever removes or replaces
+    /// closed segments; appends do not wait for it.
+    pub(super) segments_gate: Gate,
     pub(super) prepare_gate: Gate,
     pub(super) flush_gate: Gate,
     pub(super) gate: Gate,
@@ -260,6 +268,8 @@ impl<D: Disk> Log<D> {
             log_start_offset: opened.log_start_offset,
             log_end_offset: opened.log_end_offset,
             recovery_point: opened.recovery_point,
+            cleaned_to: opened.cleaned_to,
+            cleanings: 0,
             producers: opened.producers,
             producer_expiration_ms: opened.producer_expiration_ms,
             epochs: opened.epochs,
@@ -286,6 +296,7 @@ impl<D: Disk> Log<D> {
             dir: RefCell::new(dir),
             settings: RefCell::new(settings),
             state: RefCell::new(state),
+            segments_gate: Gate::default(),
             prepare_gate: Gate::default(),
             flush_gate: Gate::default(),
             gate: Gate::default(),
@@ -853,15 +864,15 @@ enum WriteStep<F> {
     },
 }
 
-/// Takes the log offline when a write is dropped half-way.
-struct Abandoned<'a, D: Disk> {
-    log: &'a Log<D>,
+/// Takes the log offline when a write, or what must not end half-way, is dropped in its middle.
+pub(super) struct Abandoned<'a, D: Disk> {
+    pub(super) log: &'a Log<D>,
 }
 
 impl<D: Disk> Drop for Abandoned<'_, D> {
     fn drop(&mut self) {
         let dir = self.log.dir();
-        let error = std::io::Error::other("the write was abandoned");
+        let error = std::io::Error::other("the change was abandoned half-way");
         self.log.fail(Operation::Write, &dir, error);
     }
 }

@@ -136,7 +136,8 @@ impl<D: Disk> Log<D> {
         }
         for (base_offset, size, is_active) in segments {
             if let Some(segment) = state.segment_mut(base_offset) {
-                segment.synced_size = segment.synced_size.max(size);
+                // The cleaner may have put a smaller one in its place.
+                segment.synced_size = segment.synced_size.max(size).min(segment.size);
                 segment.indexes_synced |= !is_active;
             }
         }
@@ -335,7 +336,7 @@ impl<D: Disk> Log<D> {
 
     /// Writes the producer snapshots that rolls have left. They can be rebuilt, so one that cannot be
     /// written does no harm but to the next recovery.
-    async fn write_snapshots(&self, sync: bool) -> Result<(), LogError> {
+    pub(super) async fn write_snapshots(&self, sync: bool) -> Result<(), LogError> {
         loop {
             let Some((offset, content)) = self.state.borrow_mut().snapshots.pop() else {
                 return Ok(());
@@ -373,6 +374,7 @@ impl<D: Disk> Log<D> {
     ///
     /// After an error the stop was not clean, and the clean-shutdown mark must not be written.
     pub async fn close(&self, now: Timestamp) -> Result<(), LogError> {
+        let _segments = self.segments_gate.enter().await;
         let _prepare = self.prepare_gate.enter().await;
         self.write_staged(now).await?;
         self.drop_next().await;
@@ -439,6 +441,7 @@ impl<D: Disk> Log<D> {
     /// is closed; reads under way finish. The folder is then removed with
     /// [`Disk::remove_dir_all`], after `file.delete.delay.ms`.
     pub async fn rename_deleted(&self, to: &Path) -> Result<(), LogError> {
+        let _segments = self.segments_gate.enter().await;
         let _prepare = self.prepare_gate.enter().await;
         let _flush = self.flush_gate.enter().await;
         let _gate = self.gate.enter().await;

@@ -101,6 +101,8 @@ struct Shared {
     names: RefCell<BTreeMap<PathBuf, Entry>>,
     /// As of the last sync of each directory.
     synced_names: RefCell<BTreeMap<PathBuf, Entry>>,
+    /// Files that were renamed since their directory was synced, from and to.
+    renames: RefCell<Vec<(PathBuf, PathBuf)>>,
     calls: Cell<u64>,
     writes: Cell<u64>,
     syncs: Cell<u64>,
@@ -183,6 +185,21 @@ fn apply(bytes: &mut Vec<u8>, position: u64, data: &[u8]) {
     bytes[start..end].copy_from_slice(data);
 }
 
+/// Names that hang together by renames, and room for what becomes of them.
+fn related(renames: &[(PathBuf, PathBuf)]) -> Vec<(Vec<PathBuf>, Option<bool>)> {
+    let mut all: Vec<(Vec<PathBuf>, Option<bool>)> = Vec::new();
+    for (from, to) in renames {
+        let (with, without): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|(names, _)| names.contains(from) || names.contains(to));
+        let mut names = vec![from.clone(), to.clone()];
+        names.extend(with.into_iter().flat_map(|(names, _)| names));
+        all = without;
+        all.push((names, None));
+    }
+    all
+}
+
 impl MemoryDisk {
     pub fn new() -> Self {
         let disk = Self::default();
@@ -263,6 +280,7 @@ impl MemoryDisk {
         let live = self.shared.names.borrow();
         let synced = self.shared.synced_names.borrow();
         let mut names: BTreeMap<PathBuf, Entry> = BTreeMap::new();
+        let mut renamed = related(&self.shared.renames.borrow());
         match &mut rng {
             None => names = live.clone(),
             Some(rng) => {
@@ -270,9 +288,16 @@ impl MemoryDisk {
                 paths.sort();
                 paths.dedup();
                 for path in paths {
+                    // A rename has happened for both names or for neither: file systems with a journal
+                    // keep them together.
+                    let coin = rng.bool();
+                    let is_new = match renamed.iter_mut().find(|(of, _)| of.contains(path)) {
+                        Some((_, fate)) => *fate.get_or_insert(coin),
+                        None => coin,
+                    };
                     let chosen = match (live.get(path), synced.get(path)) {
                         (Some(Entry::Dir), Some(_)) => Some(Entry::Dir),
-                        (new, old) if rng.bool() => new.or(old.filter(|_| new.is_some())).cloned(),
+                        (new, old) if is_new => new.or(old.filter(|_| new.is_some())).cloned(),
                         (_, old) => old.cloned(),
                     };
                     // Nothing is in a directory that is not there.
@@ -283,7 +308,7 @@ impl MemoryDisk {
                 }
             }
         }
-        // The same content may have two names (a rename that was half done); it stays one file.
+        // The same content may have two names (a rename from one directory to another); it stays one file.
         let mut copies: Vec<(Inode, Inode)> = Vec::new();
         for entry in names.values_mut() {
             let Entry::File(inode) = entry else { continue };
@@ -552,6 +577,10 @@ impl Disk for MemoryDisk {
         self.shared.check(Call::Any)?;
         let mut names = self.shared.names.borrow_mut();
         let entry = names.remove(from).ok_or_else(|| not_found(from))?;
+        if matches!(entry, Entry::File(_)) {
+            let rename = (from.to_path_buf(), to.to_path_buf());
+            self.shared.renames.borrow_mut().push(rename);
+        }
         let inside: Vec<PathBuf> = names
             .keys()
             .filter(|path| path.starts_with(from))
@@ -592,6 +621,9 @@ impl Disk for MemoryDisk {
         let names = self.shared.names.borrow();
         let mut synced = self.shared.synced_names.borrow_mut();
         synced.retain(|path, _| path.parent() != Some(dir));
+        let of_dir = |path: &PathBuf| path.parent() == Some(dir);
+        let mut renames = self.shared.renames.borrow_mut();
+        renames.retain(|(from, to)| !of_dir(from) && !of_dir(to));
         for (path, entry) in names.iter() {
             // The directory itself and those above it are taken as synced with it.
             if path.parent() == Some(dir) || dir.starts_with(path) {

@@ -20,6 +20,7 @@
 //! log.flush().await -> Offset                        all below survives a power cut (group commit)
 //! log.flush_closed().await -> Offset                 the same for closed segments, after `Written::rolled`
 //! log.delete_records(..)  log.delete_old_segments(now, high_watermark).await
+//! log.cleanable(last_stable, now).await  log.clean(..).await -> Pass        the last record of each key stays
 //! log.truncate_to(offset, now).await  log.truncate_fully_and_start_at(offset, now).await
 //! log.close(now).await  log.rename_deleted(path).await
 //! log_dir::{take_clean_shutdown_mark, scan, write_offsets, write_clean_shutdown_mark, ..}  a data directory
@@ -27,6 +28,7 @@
 
 mod allocation;
 pub mod checkpoint;
+pub mod cleaner;
 pub mod disk;
 pub mod epoch_cache;
 pub mod error;

@@ -159,6 +159,14 @@ pub fn is_ours(deleted: &str) -> bool {
     digits.as_bytes().get(12) == Some(&b'8')
 }
 
+/// A file of a segment that the cleaner writes anew: the log's `generation`-th.
+pub fn cleaned_file_name(base_offset: Offset, kind: FileKind, generation: u64) -> String {
+    format!(
+        "{}.{generation}{CLEANED_SUFFIX}",
+        file_name(base_offset, kind)
+    )
+}
+
 /// The bytes of a damaged log that were cut off at `time`, kept beside it.
 pub fn cut_file_name(base_offset: Offset, time: impl fmt::Display) -> String {
     format!("{}.cut-{time}", file_name(base_offset, FileKind::Log))

@@ -32,7 +32,7 @@ use super::log::{Log, Opened};
 use super::maintenance::write_whole;
 use super::names::{FileKind, PARTITION_METADATA, cut_file_name, file_name, parse_file_name};
 use super::producer_snapshot;
-use super::producer_state::ProducerState;
+use super::producer_state::{ProducerEntry, ProducerState};
 use super::scan::{CheckedScan, Scanned};
 use super::segment::{HeaderWalk, Segment, Step};
 use super::txn_index::AbortedTxn;
@@ -56,6 +56,8 @@ pub struct OpenOptions {
     pub recovery_point: Offset,
     /// From the checkpoint, if it has one.
     pub log_start_offset: Option<Offset>,
+    /// Where the last pass of the cleaner ended, from its checkpoint.
+    pub cleaned_to: Option<Offset>,
     /// `producer.id.expiration.ms`
     pub producer_expiration_ms: i64,
     /// Of the data directory.
@@ -148,6 +150,7 @@ impl<D: Disk> Log<D> {
                 log_start_offset: start_offset.0,
                 log_end_offset: start_offset.0,
                 recovery_point: start_offset.0,
+                cleaned_to: None,
                 producers: ProducerState::new(options.producer_expiration_ms, start_offset),
                 producer_expiration_ms: options.producer_expiration_ms,
                 epochs: EpochCache::new(),
@@ -548,6 +551,7 @@ impl<D: Disk> Loader<'_, D> {
                 log_start_offset,
                 log_end_offset: next_offset,
                 recovery_point: recovery_point.max(log_start_offset),
+                cleaned_to: options.cleaned_to.map(|offset| offset.0),
                 producers,
                 producer_expiration_ms: options.producer_expiration_ms,
                 epochs,
@@ -741,6 +745,16 @@ impl<D: Disk> Loader<'_, D> {
         for (i, &(base_offset, size)) in segments.iter().enumerate() {
             let next_base = segments.get(i + 1).map_or(end, |next| next.0);
             let is_rebuilt = rebuilt.contains(&base_offset);
+            // The marker of a transaction that is open in an older snapshot may have been cleaned away.
+            if base_offset > from
+                && base_offset <= end
+                && names.snapshots.contains(&base_offset)
+                && let Some(entries) = self.read_snapshot(base_offset).await
+            {
+                let offset = Offset(base_offset);
+                state = ProducerState::from_snapshot(expiration_ms, entries, offset, self.now);
+                from = base_offset;
+            }
             if next_base <= from && !is_rebuilt || size == 0 {
                 continue;
             }
@@ -758,7 +772,8 @@ impl<D: Disk> Loader<'_, D> {
                 if is_rebuilt {
                     epochs.assign(header.partition_leader_epoch, header.base_offset);
                 }
-                if header.base_offset.0 < from || header.base_offset.0 >= end {
+                // The log may start within a batch.
+                if header.last_offset().0 < from || header.base_offset.0 >= end {
                     continue;
                 }
                 let marker = self.marker(&file, position, &header).await.map_err(read)?;
@@ -773,6 +788,13 @@ impl<D: Disk> Loader<'_, D> {
             state.set_map_end_offset(Offset(end));
         }
         Ok(state)
+    }
+
+    /// The producers of a snapshot, if it can be read.
+    async fn read_snapshot(&self, offset: i64) -> Option<Vec<ProducerEntry>> {
+        let path = self.path(offset, FileKind::Snapshot);
+        let bytes = self.disk.read_file(&path, SMALL_FILE_BYTES).await.ok()?;
+        producer_snapshot::decode(&bytes).ok()
     }
 
     async fn write_txn_index(

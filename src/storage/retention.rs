@@ -10,7 +10,7 @@ use crate::base::{Offset, Timestamp};
 
 /// Every file that a segment may have. The `.log` goes first: what is left of the others after a crash is
 /// recognised by its absence.
-const FILES: [FileKind; 5] = [
+pub(super) const FILES: [FileKind; 5] = [
     FileKind::Log,
     FileKind::Index,
     FileKind::TimeIndex,
@@ -57,20 +57,21 @@ impl<D: Disk> Log<D> {
     ///
     /// As in Kafka: only whole segments below `high_watermark`; by `retention.ms` when a segment's largest
     /// timestamp is older; by `retention.bytes` while the rest still reaches it; -1 is no limit. When all
-    /// has expired the active segment is closed and goes too. A compacted topic keeps everything above its
-    /// log start offset.
+    /// has expired the active segment is closed and goes too. Without the policy `delete` everything above
+    /// the log start offset stays.
     pub async fn delete_old_segments(
         &self,
         now: Timestamp,
         high_watermark: Offset,
     ) -> Result<Deleted, LogError> {
         self.drop_next_if_idle(now).await;
+        let _segments = self.segments_gate.enter().await;
         let _gate = self.gate.enter().await;
         let settings = self.settings();
         let (count, all) = {
             let state = self.state.borrow();
             state.check()?;
-            let by_policy = settings.cleanup_policy.delete && !settings.cleanup_policy.compact;
+            let by_policy = settings.cleanup_policy.delete;
             let mut count = by_log_start(&state, high_watermark);
             if by_policy {
                 count = count
@@ -152,6 +153,7 @@ impl<D: Disk> Log<D> {
         if offset.0 < first {
             return self.truncate_fully_and_start_at(offset, now).await;
         }
+        let _segments = self.segments_gate.enter().await;
         let _prepare = self.prepare_gate.enter().await;
         let _flush = self.flush_gate.enter().await;
         let _gate = self.gate.enter().await;
@@ -170,6 +172,7 @@ impl<D: Disk> Log<D> {
             state.log_end_offset = end;
             state.log_start_offset = state.log_start_offset.min(end);
             state.recovery_point = state.recovery_point.min(end);
+            state.cleaned_to = state.cleaned_to.map(|at| at.min(end));
             state.forget_positions();
             state.epochs_dirty |= state.epochs.truncate_from_end(Offset(end));
         }
@@ -239,6 +242,7 @@ impl<D: Disk> Log<D> {
         offset: Offset,
         now: Timestamp,
     ) -> Result<(), LogError> {
+        let _segments = self.segments_gate.enter().await;
         let _prepare = self.prepare_gate.enter().await;
         let _flush = self.flush_gate.enter().await;
         let _gate = self.gate.enter().await;
@@ -248,6 +252,7 @@ impl<D: Disk> Log<D> {
             state.log_start_offset = offset.0;
             state.log_end_offset = offset.0;
             state.recovery_point = offset.0;
+            state.cleaned_to = None;
             state.producers.truncate_fully_and_start_at(offset);
             state.epochs.clear();
             state.epochs_dirty = true;

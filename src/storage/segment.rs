@@ -1,9 +1,11 @@
 //! One segment of a log: a `.log` with its indexes; and a walk over the batch headers in it.
 
 use std::io;
+use std::rc::Rc;
 
 use super::disk::LogFile;
 use super::index::{OffsetIndex, SparseIndex, TimeIndex};
+use super::txn_index::AbortedTxn;
 use crate::records::{BATCH_HEADER_SIZE, BatchHeader};
 
 /// What is known of a segment without touching the disk. All of it is about bytes that are written.
@@ -29,6 +31,11 @@ pub(super) struct Segment<F> {
     pub(super) allocated: u32,
     /// Whether a `.txnindex` exists.
     pub(super) has_txn_index: bool,
+    /// Largest timestamp of its first batch, once somebody has looked.
+    pub(super) first_timestamp: Option<i64>,
+    /// While the files of a segment that was written anew get their names: what its `.txnindex` says. Until
+    /// then nothing may be opened by name, so the files stay open.
+    pub(super) swapped: Option<Rc<[AbortedTxn]>>,
 }
 
 impl<F: LogFile> Segment<F> {
@@ -47,6 +54,8 @@ impl<F: LogFile> Segment<F> {
             indexes_synced: false,
             allocated: 0,
             has_txn_index: false,
+            first_timestamp: None,
+            swapped: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Finding offsets by time, and the aborted transactions of a range.
 
+use std::rc::Rc;
+
 use super::disk::{Disk, LogFile};
 use super::error::LogError;
 use super::index::{Search, TimeEntry, search_file};
@@ -242,19 +244,45 @@ impl<D: Disk> Log<D> {
         from: Offset,
         upper_bound: Offset,
     ) -> Result<Vec<AbortedTxn>, LogError> {
-        let segments: Vec<i64> = {
+        loop {
+            let generation = {
+                let state = self.state.borrow();
+                state.check()?;
+                state.generation
+            };
+            let found = self.find_aborted(from, upper_bound).await;
+            // What was read while files were replaced may be of either.
+            if self.state.borrow().generation == generation {
+                return found;
+            }
+        }
+    }
+
+    async fn find_aborted(
+        &self,
+        from: Offset,
+        upper_bound: Offset,
+    ) -> Result<Vec<AbortedTxn>, LogError> {
+        let segments: Vec<(i64, Option<Rc<[AbortedTxn]>>)> = {
             let state = self.state.borrow();
-            state.check()?;
             state
                 .segments
                 .iter()
                 .skip(state.segment_index(from.0))
                 .filter(|segment| segment.has_txn_index)
-                .map(|segment| segment.base_offset)
+                .map(|segment| (segment.base_offset, segment.swapped.clone()))
                 .collect()
         };
         let mut aborted = Vec::new();
-        for base_offset in segments {
+        for (base_offset, swapped) in segments {
+            if let Some(entries) = swapped {
+                let collected = txn_index::collect(&entries, from, upper_bound);
+                aborted.extend(collected.aborted);
+                if collected.complete {
+                    break;
+                }
+                continue;
+            }
             let path = self.path(base_offset, FileKind::TxnIndex);
             let failed = |error| LogError::Io(Failure::new(Operation::Read, &path, error));
             let bytes = match self.disk.read_file(&path, MAX_TXN_INDEX_BYTES).await {

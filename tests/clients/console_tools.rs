@@ -6,7 +6,7 @@ use crate::group_tools;
 
 type ToolTest = fn(&mut World) -> Result<(), String>;
 
-pub const TESTS: [(&str, ToolTest); 13] = [
+pub const TESTS: [(&str, ToolTest); 14] = [
     ("topics", topics),
     (
         "console_producer_and_consumer",
@@ -25,6 +25,7 @@ pub const TESTS: [(&str, ToolTest); 13] = [
     ("consumer_groups", group_tools::consumer_groups),
     ("reset_offsets", group_tools::reset_offsets),
     ("delete_groups", group_tools::delete_groups),
+    ("log_compaction", log_compaction),
     ("delete_topic", delete_topic),
 ];
 
@@ -512,5 +513,44 @@ pub fn dump(world: &mut World) -> Result<(), String> {
     match printed.lines().find(|line| line.contains("Error at")) {
         Some(line) => Err(line.to_owned()),
         None => Ok(()),
+    }
+}
+
+/// Apache's own test of compaction: what is read at last is the last value of each key.
+fn log_compaction(world: &mut World) -> Result<(), String> {
+    let class = "kafka.admin.ConfigCommand";
+    let brokers = ["--entity-type", "brokers", "--entity-default", "--alter"];
+    let with = |more: [&'static str; 2]| [&brokers[..], &more].concat();
+    let settings =
+        "log.segment.bytes=1048576,log.cleaner.backoff.ms=100,log.cleaner.min.cleanable.ratio=0.01";
+    tool(world, class, "", &with(["--add-config", settings]))?;
+    let arguments = [
+        "--messages",
+        "100000",
+        "--percent-deletes",
+        "10",
+        "--sleep",
+        "3",
+    ];
+    let printed = tool(world, "LogCompactionTester", "", &arguments);
+    let names = "log.segment.bytes,log.cleaner.backoff.ms,log.cleaner.min.cleanable.ratio";
+    tool(world, class, "", &with(["--delete-config", names]))?;
+    let printed = printed?;
+    expect(
+        &printed,
+        &[" 0 mismatches.", "Data verification is completed"],
+    )?;
+    let rows = |what: &str| {
+        let before = printed.split(what).next().unwrap_or_default();
+        let number = before.rsplit(|c: char| !c.is_ascii_digit()).next();
+        number.and_then(|number| number.parse::<u64>().ok())
+    };
+    let (produced, consumed) = (
+        rows(" rows of data produced"),
+        rows(" rows of data consumed"),
+    );
+    match (produced, consumed) {
+        (Some(produced), Some(consumed)) if consumed < produced / 4 * 3 => Ok(()),
+        _ => Err(format!("little was compacted away:\n{printed}")),
     }
 }

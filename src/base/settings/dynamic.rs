@@ -258,7 +258,7 @@ mod tests {
     fn what_is_stored_without_effect_is_one_line_each() {
         let broker = map(&[
             ("num.io.threads", "9"),
-            ("log.cleaner.threads", "2"),
+            ("log.local.retention.ms", "2"),
             ("foo.bar", "s"),
             ("max.connections", "1"),
         ]);
@@ -266,14 +266,14 @@ mod tests {
             without_effect(Scope::Broker, &broker),
             [
                 "foo.bar is no setting known here: stored without effect",
-                "log.cleaner.threads=2 is not honoured yet: stored without effect",
+                "log.local.retention.ms=2 is not honoured yet: stored without effect",
                 "num.io.threads=9 has no meaning here: stored without effect",
             ]
         );
-        let topic = map(&[("delete.retention.ms", "9"), ("retention.ms", "9")]);
+        let topic = map(&[("local.retention.ms", "9"), ("retention.ms", "9")]);
         assert_eq!(
             without_effect(Scope::Topic, &topic),
-            ["delete.retention.ms=9 is not honoured yet: stored without effect"]
+            ["local.retention.ms=9 is not honoured yet: stored without effect"]
         );
     }
 }

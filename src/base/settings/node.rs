@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use super::consumer_groups::ConsumerGroupSettings;
 use super::kind::UpdateMode;
 use super::table::{broker_setting, listener_setting};
+use super::value::Value;
 use super::{GroupSettings, LogSettings, SettingError};
 use crate::base::BrokerId;
 use crate::base::listeners::{self, HostPort, Listener, ListenerTexts};
@@ -123,6 +124,18 @@ pub struct NodeSettings {
     pub log_flush_offset_checkpoint_interval_ms: u64,
     /// Milliseconds between two writes of the log-start checkpoint.
     pub log_flush_start_offset_checkpoint_interval_ms: u64,
+    /// `log.cleaner.enable`, and `log.cleaner.threads` above 0.
+    pub log_cleaner_runs: bool,
+    /// Bytes a second that the cleaners of all shards read and write.
+    pub log_cleaner_io_max_bytes_per_second: f64,
+    /// Bytes for the keys, over all shards.
+    pub log_cleaner_dedupe_buffer_size: u64,
+    /// Bytes for reads and writes, over all shards.
+    pub log_cleaner_io_buffer_size: u64,
+    /// Share of the memory for keys that is filled.
+    pub log_cleaner_io_buffer_load_factor: f64,
+    /// Milliseconds between two looks for logs to clean, when there was none.
+    pub log_cleaner_backoff_ms: u64,
     /// Milliseconds from the start to the first of the periodic tasks above.
     pub log_initial_task_delay_ms: u64,
     /// What a topic runs with that sets nothing itself.
@@ -334,6 +347,14 @@ impl NodeSettings {
             },
             offsets_topic_compression_codec: layers.i32("offsets.topic.compression.codec"),
             offsets_commit_timeout_ms: layers.u64("offsets.commit.timeout.ms"),
+            log_cleaner_runs: layers.boolean("log.cleaner.enable")
+                && layers.u32("log.cleaner.threads") > 0,
+            log_cleaner_io_max_bytes_per_second: layers
+                .double("log.cleaner.io.max.bytes.per.second"),
+            log_cleaner_dedupe_buffer_size: layers.u64("log.cleaner.dedupe.buffer.size"),
+            log_cleaner_io_buffer_size: layers.u64("log.cleaner.io.buffer.size"),
+            log_cleaner_io_buffer_load_factor: layers.double("log.cleaner.io.buffer.load.factor"),
+            log_cleaner_backoff_ms: layers.u64("log.cleaner.backoff.ms"),
             producer_id_expiration_ms: layers.u64("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: layers
                 .u64("producer.id.expiration.check.interval.ms"),
@@ -512,6 +533,16 @@ impl Layers {
 
     pub(super) fn u64(&self, name: &str) -> u64 {
         self.number(name).unwrap_or(0).max(0) as u64
+    }
+
+    fn double(&self, name: &str) -> f64 {
+        let value = self
+            .effective(name)
+            .and_then(|(text, _)| broker_setting(name)?.parse(text).ok());
+        match value {
+            Some(Value::Double(value)) => value,
+            _ => 0.0,
+        }
     }
 
     fn unless_minus_one(&self, name: &str) -> Option<u32> {

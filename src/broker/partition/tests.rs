@@ -49,6 +49,7 @@ fn partition(
         is_clean: false,
         recovery_point: Offset(0),
         log_start_offset: None,
+        cleaned_to: None,
         producer_expiration_ms: 86_400_000,
         allocation: None,
         now: NOW,

@@ -7,7 +7,20 @@ use std::process::Command;
 
 use super::*;
 
+/// As [`dump_with_gaps`], of a log without gaps.
 fn dump(class_path: &str, arguments: &[&str], files: &[PathBuf]) -> String {
+    let text = dump_with_gaps(class_path, arguments, files);
+    // Of its own segments, too, it says that -1 is followed by their base offset.
+    let gaps = text
+        .lines()
+        .filter(|line| line.contains(" is followed by "));
+    for gap in gaps {
+        assert!(gap.trim().starts_with("-1 "), "{gap}");
+    }
+    text
+}
+
+fn dump_with_gaps(class_path: &str, arguments: &[&str], files: &[PathBuf]) -> String {
     let files: Vec<String> = files
         .iter()
         .map(|file| file.display().to_string())
@@ -24,13 +37,6 @@ fn dump(class_path: &str, arguments: &[&str], files: &[PathBuf]) -> String {
     assert!(output.status.success(), "{text}");
     for complaint in ["Mismatch", "not found", "out of order", "xception"] {
         assert!(!text.contains(complaint), "{text}");
-    }
-    // Of its own segments, too, it says that -1 is followed by their base offset.
-    let gaps = text
-        .lines()
-        .filter(|line| line.contains(" is followed by "));
-    for gap in gaps {
-        assert!(gap.trim().starts_with("-1 "), "{gap}");
     }
     text
 }
@@ -96,6 +102,51 @@ fn kafkas_dumper_reads_ours_live_and_stopped() {
     let (_, report) = open(&disk, data.path(), &large, options(false));
     assert_eq!(report.damage, None);
     check();
+}
+
+#[test]
+fn kafkas_dumper_reads_what_was_cleaned() {
+    use crate::storage::cleaner::{Cleaner, Limits};
+    let Ok(class_path) = std::env::var("RINGSPUN_KAFKA_CLASSPATH") else {
+        return;
+    };
+    let data = tempfile::tempdir().unwrap();
+    let disk = PageCache::new(Inline);
+    let mut large = settings();
+    large.segment_bytes = 50_000;
+    large.index_interval_bytes = 1000;
+    large.cleanup_policy.compact = true;
+    let log = create(&disk, data.path(), &large);
+    for tag in 0..3000u64 {
+        let codec = CompressionType::from_id((tag % 5) as u8).unwrap();
+        let mut builder = BatchBuilder::new(Compression::of(codec));
+        for n in 0..3 {
+            let key = format!("key-{}", (tag * (n + 1)) % 700);
+            let value = (n < 2 || tag % 7 > 0).then_some(b"a value of some length");
+            let value = value.map(|value| &value[..]);
+            builder.append(NOW, Some(key.as_bytes()), value, &[]);
+        }
+        append(&log, BytesMut::from(&builder.build()[..]));
+    }
+    let before = log.size_bytes();
+    let limits = Limits {
+        map_bytes: 1 << 20,
+        load_factor: 0.9,
+        io_bytes: 64 * 1024,
+    };
+    for _ in 0..2 {
+        run(log.flush_closed()).unwrap();
+        let range = run(log.cleanable(log.log_end_offset(), NOW)).unwrap();
+        let mut cleaner = Cleaner::default();
+        run(log.clean(&mut cleaner, limits, &range, NOW, &super::cleaner::AtOnce)).unwrap();
+    }
+    assert!(log.size_bytes() < before / 2);
+    let dir = data.path().join("topic-0");
+    let text = dump_with_gaps(&class_path, &["--deep-iteration"], &files(&dir, &[".log"]));
+    assert!(text.contains("deleteHorizonMs: OptionalLong["), "{text}");
+    let indexes = files(&dir, &[".index", ".timeindex"]);
+    dump(&class_path, &["--verify-index-only"], &indexes);
+    dump(&class_path, &["--index-sanity-check"], &indexes);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests of whole logs: one suite on every back end, crash images, and a model.
 
+mod cleaner;
 mod crash;
 mod faults;
 mod kafka;
@@ -54,6 +55,7 @@ pub(super) fn options(is_clean: bool) -> OpenOptions {
         is_clean,
         recovery_point: Offset(0),
         log_start_offset: None,
+        cleaned_to: None,
         producer_expiration_ms: 86_400_000,
         allocation: None,
         now: NOW,

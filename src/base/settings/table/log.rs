@@ -19,27 +19,27 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("Level of zstd when the broker compresses."),
     int("default.replication.factor").default("1")
         .doc("Replicas of a topic that does not say how many."),
-    int("log.cleaner.threads").default("1").at_least(0).cluster_wide().not_yet()
-        .doc("Threads that compact logs; 0 pauses compaction."),
-    double("log.cleaner.io.max.bytes.per.second").default("1.7976931348623157E308").bytes_per_second().cluster_wide().not_yet()
-        .doc("Limit of what compaction reads and writes."),
-    long("log.cleaner.dedupe.buffer.size").default("134217728").bytes().cluster_wide().not_yet()
-        .doc("Memory for the keys of compaction, over all threads."),
-    int("log.cleaner.io.buffer.size").default("524288").at_least(0).bytes().cluster_wide().not_yet()
-        .doc("Memory for the reads and writes of compaction, over all threads."),
-    double("log.cleaner.io.buffer.load.factor").default("0.9").cluster_wide().not_yet()
+    int("log.cleaner.threads").default("1").at_least(0).cluster_wide()
+        .doc("0 pauses compaction; else each shard compacts one log at a time, whatever the number."),
+    double("log.cleaner.io.max.bytes.per.second").default("1.7976931348623157E308").bytes_per_second().cluster_wide()
+        .doc("Limit of what compaction reads and writes, over all shards."),
+    long("log.cleaner.dedupe.buffer.size").default("134217728").bytes().cluster_wide()
+        .doc("Memory for the keys of compaction, over all shards; at most an eighth of ringspun.memory.bytes."),
+    int("log.cleaner.io.buffer.size").default("524288").at_least(0).bytes().cluster_wide()
+        .doc("Memory for the reads and writes of compaction, over all shards."),
+    double("log.cleaner.io.buffer.load.factor").default("0.9").cluster_wide()
         .doc("How full the key buffer of compaction may get."),
-    long("log.cleaner.backoff.ms").default("15000").at_least(0).ms().cluster_wide().not_yet()
+    long("log.cleaner.backoff.ms").default("15000").at_least(0).ms().cluster_wide()
         .doc("Pause when there is nothing to compact."),
-    double("log.cleaner.min.cleanable.ratio").default("0.5").double_between(0.0, 1.0).cluster_wide().not_yet()
+    double("log.cleaner.min.cleanable.ratio").default("0.5").double_between(0.0, 1.0).cluster_wide()
         .doc("Share of a log that must be dirty before it is compacted."),
-    boolean("log.cleaner.enable").default("true").not_yet()
-        .doc("Whether logs are compacted; until compaction exists, compacted topics are kept whole."),
-    long("log.cleaner.delete.retention.ms").default("86400000").at_least(0).ms().cluster_wide().not_yet()
+    boolean("log.cleaner.enable").default("true")
+        .doc("Whether logs are compacted."),
+    long("log.cleaner.delete.retention.ms").default("86400000").at_least(0).ms().cluster_wide()
         .doc("How long a tombstone is kept after compaction reached it."),
-    long("log.cleaner.min.compaction.lag.ms").default("0").at_least(0).ms().cluster_wide().not_yet()
+    long("log.cleaner.min.compaction.lag.ms").default("0").at_least(0).ms().cluster_wide()
         .doc("Least age of a record before it may be compacted away."),
-    long("log.cleaner.max.compaction.lag.ms").default("9223372036854775807").at_least(1).ms().cluster_wide().not_yet()
+    long("log.cleaner.max.compaction.lag.ms").default("9223372036854775807").at_least(1).ms().cluster_wide()
         .doc("Greatest age of a record before its log is due for compaction."),
     int("num.partitions").default("1").at_least(1)
         .doc("Partitions of a topic that does not say how many."),

@@ -25,15 +25,15 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("Largest record batch, as it is stored."),
     int("index.interval.bytes").default("4096").at_least(0).bytes().topic().synonyms(&["log.index.interval.bytes"])
         .doc("Bytes of records between two entries of an index."),
-    long("delete.retention.ms").default("86400000").at_least(0).ms().topic().not_yet().synonyms(&["log.cleaner.delete.retention.ms"])
+    long("delete.retention.ms").default("86400000").at_least(0).ms().topic().synonyms(&["log.cleaner.delete.retention.ms"])
         .doc("How long a tombstone is kept after compaction reached it."),
-    long("min.compaction.lag.ms").default("0").at_least(0).ms().topic().not_yet().synonyms(&["log.cleaner.min.compaction.lag.ms"])
+    long("min.compaction.lag.ms").default("0").at_least(0).ms().topic().synonyms(&["log.cleaner.min.compaction.lag.ms"])
         .doc("Least age of a record before it may be compacted away."),
-    long("max.compaction.lag.ms").default("9223372036854775807").at_least(1).ms().topic().not_yet().synonyms(&["log.cleaner.max.compaction.lag.ms"])
+    long("max.compaction.lag.ms").default("9223372036854775807").at_least(1).ms().topic().synonyms(&["log.cleaner.max.compaction.lag.ms"])
         .doc("Greatest age of a record before its log is due for compaction."),
     long("file.delete.delay.ms").default("60000").at_least(0).ms().topic().synonyms(&["log.segment.delete.delay.ms"])
         .doc("Time between the deletion of a file and the removal of its bytes."),
-    double("min.cleanable.dirty.ratio").default("0.5").double_between(0.0, 1.0).topic().not_yet().synonyms(&["log.cleaner.min.cleanable.ratio"])
+    double("min.cleanable.dirty.ratio").default("0.5").double_between(0.0, 1.0).topic().synonyms(&["log.cleaner.min.cleanable.ratio"])
         .doc("Share of a log that must be dirty before it is compacted."),
     list("cleanup.policy").default("delete").list_of(&["compact", "delete"]).topic().synonyms(&["log.cleanup.policy"])
         .doc("What happens to old records: delete, compact, both, or nothing if empty."),
