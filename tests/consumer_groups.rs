@@ -2,6 +2,8 @@
 //! tools. The same tests pass against Apache Kafka (`RINGSPUN_TEST_BROKER=kafka`).
 
 mod broker;
+#[path = "consumer_groups/verifiable.rs"]
+mod verifiable;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
