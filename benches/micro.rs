@@ -7,22 +7,29 @@ use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use futures_lite::future::{self, block_on};
 
 use ringspun::base::ids::TopicId;
 use ringspun::base::settings::NodeSettings;
-use ringspun::base::{LeaderEpoch, Offset, Timestamp};
+use ringspun::base::{LeaderEpoch, Offset, PartitionIndex, Timestamp};
+use ringspun::coordinator::group::{Ask, GroupMachine};
+use ringspun::coordinator::{Context, CoordinatorRecord, Machine, Position, Token};
+use ringspun::metadata::Image;
 use ringspun::protocol::fetch::{
     FetchPartitionResponse, FetchResponse, FetchTopicResponse, decode_fetch_request,
     encode_fetch_response,
 };
-use ringspun::protocol::messages::{FetchRequest, ProduceRequest, fetch_request, produce_request};
+use ringspun::protocol::messages::{
+    FetchRequest, OffsetCommitRequest, ProduceRequest, fetch_request, offset_commit_request,
+    produce_request,
+};
 use ringspun::protocol::produce::decode_produce_request;
 use ringspun::protocol::{StrBytes, walker};
 use ringspun::records::{
-    BatchBuilder, BatchHeader, Scratch, ValidationRules, validate, verify_crc,
+    BATCH_HEADER_SIZE, BatchBuilder, BatchHeader, RecordIter, Scratch, ValidationRules, validate,
+    verify_crc,
 };
 use ringspun::runtime::mailbox::{Bounds, Endpoint, mailbox};
 use ringspun::storage::{AppendOrigin, Disk, Inline, Log, MemoryDisk, OpenOptions, PageCache};
@@ -291,5 +298,92 @@ fn mailboxes(c: &mut Criterion) {
     drop(peer);
 }
 
-criterion_group!(micro, records, protocol, storage, mailboxes);
+/// The log of a coordinator of groups that have committed so many offsets, a hundred each, as it is written.
+fn offsets_log(offsets: usize) -> Vec<Vec<u8>> {
+    const OF_A_GROUP: usize = 100;
+    let (image, settings) = (Image::default(), NodeSettings::defaults());
+    let mut machine = GroupMachine::new(PartitionIndex(0));
+    let mut batches = Vec::new();
+    let mut builder = BatchBuilder::uncompressed();
+    let mut next_offset = 0i64;
+    let mut close = |builder: &mut BatchBuilder, records: i64| {
+        let closed = std::mem::replace(builder, BatchBuilder::uncompressed());
+        let mut batch = closed.build();
+        batch[..8].copy_from_slice(&next_offset.to_be_bytes());
+        next_offset += records;
+        batches.push(batch);
+    };
+    let mut records = 0;
+    for number in 0..offsets / OF_A_GROUP {
+        let partitions = (0..OF_A_GROUP).map(|partition| {
+            offset_commit_request::OffsetCommitRequestPartition::default()
+                .with_partition_index(partition as i32)
+                .with_committed_offset(1_000_000 + number as i64)
+        });
+        let topic = offset_commit_request::OffsetCommitRequestTopic::default()
+            .with_name(name().into())
+            .with_partitions(partitions.collect());
+        let request = OffsetCommitRequest::default()
+            .with_group_id(StrBytes::from_string(format!("a-group-of-some-length-{number}")).into())
+            .with_generation_id_or_member_epoch(-1)
+            .with_topics(vec![topic]);
+        let mut random = || 0;
+        let mut context = Context {
+            now: NOW,
+            image: &image,
+            settings: &settings,
+            random: &mut random,
+        };
+        let ask = Ask::Commit {
+            version: 9,
+            request,
+        };
+        for record in machine.ask(&mut context, Token(0), ask).records {
+            builder.append(NOW, Some(&record.key), record.value.as_deref(), &[]);
+            records += 1;
+        }
+        if builder.size_in_bytes() > 256 * 1024 {
+            close(&mut builder, records);
+            records = 0;
+        }
+    }
+    close(&mut builder, records);
+    batches
+}
+
+/// What a host does with the log of its coordinator, without the disk.
+fn load(batches: &[Vec<u8>]) -> GroupMachine {
+    let mut machine = GroupMachine::new(PartitionIndex(0));
+    for batch in batches {
+        let header = BatchHeader::parse(batch).expect("a good batch");
+        for record in RecordIter::new(&header, &batch[BATCH_HEADER_SIZE..]) {
+            let record = record.expect("a good record");
+            let at = Position {
+                offset: record.offset,
+                timestamp: record.timestamp,
+                producer: None,
+            };
+            let record = CoordinatorRecord {
+                key: Bytes::copy_from_slice(record.key.expect("a key")),
+                value: record.value.map(Bytes::copy_from_slice),
+            };
+            machine.apply(&record, at).expect("readable");
+        }
+    }
+    machine
+}
+
+fn coordinators(c: &mut Criterion) {
+    const OFFSETS: usize = 1_000_000;
+    let log = offsets_log(OFFSETS);
+    let mut group = c.benchmark_group("coordinator");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(OFFSETS as u64));
+    group.bench_function("load 1,000,000 committed offsets", |b| {
+        b.iter_with_large_drop(|| load(&log))
+    });
+    group.finish();
+}
+
+criterion_group!(micro, records, protocol, storage, mailboxes, coordinators);
 criterion_main!(micro);
