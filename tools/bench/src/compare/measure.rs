@@ -230,6 +230,10 @@ impl Plan {
             .find(|warm| warm.broker.target.name == "kafka");
         let reference = kafka.or(brokers.first()).map_or(0.0, |warm| warm.rate_mb_s);
         for number in 1..=self.rounds_of(row) {
+            // Whoever comes second in one round comes first in the next.
+            if number > 1 {
+                brokers.reverse();
+            }
             for warm in &mut brokers {
                 let broker = &mut warm.broker;
                 broker.thaw()?;

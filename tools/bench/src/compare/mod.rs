@@ -2,8 +2,8 @@
 //!
 //! 1. Every target of a row is started, pinned to the broker's cores, and warmed up; its first run is read
 //!    back and compared record by record. Then it is frozen.
-//! 2. Rounds go from target to target and end with the floor: A B floor, A B floor. Before each, what the
-//!    one before wrote is removed, and what is dirty is synced.
+//! 2. Rounds go from target to target, every other one backwards, and end with the floor: A B floor, B A
+//!    floor. Before each, what the one before wrote is removed, and what is dirty is synced.
 //! 3. Each round becomes a file at once. The report is made from these files alone, and anew after each
 //!    row, so a run that is cut short leaves a report of what there was.
 //!
