@@ -11,7 +11,10 @@
 mod broker;
 mod hostile;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use ringspun::protocol::{api, frame, walker};
 
 use hostile::environment;
 use hostile::fuzzing::{self, Plan};
@@ -30,4 +33,24 @@ fn hostile_frames_neither_stop_nor_stall_nor_bloat_the_node() {
     assert!(done.frames >= plan.frames);
     // Else the frames would not reach the handlers at all.
     assert!(done.answers > done.frames / 10, "{done:?}");
+}
+
+/// The fuzzer starts from them, so they have to be what they claim.
+#[test]
+fn what_clients_sent_is_walked_to_its_last_byte() {
+    let mut apis = BTreeSet::new();
+    let captured = fuzzing::captured();
+    for request in &captured {
+        let peek = frame::peek(request).expect("a header");
+        let api::Lookup::Served(api) = api::lookup(peek.api_key, peek.api_version) else {
+            continue;
+        };
+        let header = frame::parse_header(api, request).expect("a header");
+        let body = &request[header.body_offset..];
+        let walked = walker::walk(api.key, peek.api_version, body).expect("a body");
+        assert_eq!(walked.consumed, body.len(), "{peek:?}");
+        apis.insert(api.key);
+    }
+    assert!(captured.len() > 100, "{}", captured.len());
+    assert!(apis.len() > 15, "{apis:?}");
 }

@@ -691,3 +691,92 @@ fn what_a_request_takes_decoded_is_held_against_the_budget() {
     node.connect().ping(1);
     node.stop();
 }
+
+/// Whether ten pings on one connection, one after the other, are all answered before a long request on
+/// another, whose last byte is sent before the first of them.
+fn pings_pass(node: &Node, frame: &[u8]) -> bool {
+    let bytes = hostile::prefixed(frame);
+    let (last, before) = bytes.split_last().expect("a request");
+    let mut long = node.connect();
+    long.stream.write_all(before).unwrap();
+    let mut other = node.connect();
+    // By then the node has received what was sent so far.
+    for id in 0..50 {
+        other.ping(id);
+    }
+    long.stream.write_all(&[*last]).unwrap();
+    for id in 0..10 {
+        other.ping(id);
+    }
+    long.stream.set_nonblocking(true).unwrap();
+    let passed = long.stream.peek(&mut [0]).is_err();
+    long.stream.set_nonblocking(false).unwrap();
+    assert!(
+        long.receive().unwrap().is_some(),
+        "the long request has an answer"
+    );
+    passed
+}
+
+#[test]
+fn a_request_of_many_elements_does_not_hold_up_its_neighbours_on_the_shard() {
+    use kafka_protocol::messages::{self as wire, *};
+    const MANY: usize = 200_000;
+    let node = Node::start(&[
+        ("ringspun.shards", "1"),
+        ("ringspun.memory.bytes", "805306368"),
+        ("socket.request.max.bytes", "33554432"),
+    ]);
+    node.create_topic("t", 1);
+    let metadata = MetadataRequest::default().with_topics(Some(
+        (0..MANY)
+            .map(|_| {
+                wire::metadata_request::MetadataRequestTopic::default().with_name(Some(topic("u")))
+            })
+            .collect(),
+    ));
+    let partitions = (0..MANY as i32).map(|partition| {
+        wire::list_offsets_request::ListOffsetsPartition::default().with_partition_index(partition)
+    });
+    let offsets = ListOffsetsRequest::default().with_topics(vec![
+        wire::list_offsets_request::ListOffsetsTopic::default()
+            .with_name(topic("t"))
+            .with_partitions(partitions.collect()),
+    ]);
+    let partitions = (0..MANY as i32).map(|partition| {
+        wire::fetch_request::FetchPartition::default()
+            .with_partition(partition)
+            .with_partition_max_bytes(1)
+    });
+    let fetch = FetchRequest::default().with_topics(vec![
+        wire::fetch_request::FetchTopic::default()
+            .with_topic(topic("t"))
+            .with_partitions(partitions.collect()),
+    ]);
+    let partitions = (0..MANY as i32).map(|partition| {
+        wire::produce_request::PartitionProduceData::default().with_index(partition)
+    });
+    let produce = ProduceRequest::default().with_acks(1).with_topic_data(vec![
+        wire::produce_request::TopicProduceData::default()
+            .with_name(topic("t"))
+            .with_partition_data(partitions.collect()),
+    ]);
+    let resources = (0..MANY).map(|id| {
+        describe_configs_request::DescribeConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(text(&format!("{id:x}")))
+    });
+    let configs = DescribeConfigsRequest::default().with_resources(resources.collect());
+    for (name, frame) in [
+        ("Metadata", request(9, 1, &metadata)),
+        ("ListOffsets", request(7, 1, &offsets)),
+        ("Fetch", request(11, 1, &fetch)),
+        ("Produce", request(9, 1, &produce)),
+        ("DescribeConfigs", request(4, 1, &configs)),
+    ] {
+        // This process may be the one that does not come to its turn.
+        let passed = (0..10).any(|_| pings_pass(&node, &frame));
+        assert!(passed, "{name}: ten pings in a row waited for it");
+    }
+    node.stop();
+}

@@ -33,6 +33,7 @@ use crate::metadata::Image;
 use crate::records::Scratch;
 use crate::runtime::mailbox::{Closed, Endpoint};
 use crate::runtime::profile;
+use crate::runtime::yield_budget::YieldBudget;
 use crate::storage::LogError;
 
 /// Bytes that the writer puts out before it lets other tasks run.
@@ -257,7 +258,9 @@ impl Shard {
                 let shard = self.clone();
                 spawn("list offsets", async move {
                     let mut answers = Vec::with_capacity(asks.len());
+                    let mut pace = YieldBudget::of_elements();
                     for ask in asks {
+                        pace.step().await;
                         let result = match shard.find(ask.partition) {
                             Ok(partition) => {
                                 partition
@@ -277,30 +280,33 @@ impl Shard {
                 });
             }
             Request::DeleteRecords(asks) => {
-                let answers = self.each(
-                    &asks,
+                self.each(
+                    asks,
                     |a| (a.slot, a.partition),
                     |partition, ask| partition.delete_records(ask.before),
+                    Reply::DeleteRecords,
+                    reply,
                 );
-                reply.send(Reply::DeleteRecords(answers));
             }
             Request::EpochEnds(asks) => {
-                let answers = self.each(
-                    &asks,
+                self.each(
+                    asks,
                     |a| (a.slot, a.partition),
                     |partition, ask| {
                         partition.epoch_end(ask.current_leader_epoch, ask.leader_epoch)
                     },
+                    Reply::EpochEnds,
+                    reply,
                 );
-                reply.send(Reply::EpochEnds(answers));
             }
             Request::DescribeProducers(asks) => {
-                let answers = self.each(
-                    &asks,
+                self.each(
+                    asks,
                     |a: &Item<()>| (a.slot, a.partition),
                     |partition, _| partition.producers(),
+                    Reply::DescribeProducers,
+                    reply,
                 );
-                reply.send(Reply::DescribeProducers(answers));
             }
             Request::Group(partition, ask) => {
                 self.coordinators.groups.ask(self, partition, ask, reply);
@@ -310,12 +316,13 @@ impl Shard {
                 host.ask(self, partition, ask, reply);
             }
             Request::Verifications(asks) => {
-                let answers = self.each(
-                    &asks,
+                self.each(
+                    asks,
                     |a: &Item<TransactionBatch>| (a.slot, a.partition),
                     |partition, item| partition.verification(item.ask),
+                    Reply::Verifications,
+                    reply,
                 );
-                reply.send(Reply::Verifications(answers));
             }
             Request::WriteMarkers(markers) => self.write_markers(markers, reply),
             Request::LogDirs => reply.send(Reply::LogDirs(self.sizes())),
@@ -349,19 +356,26 @@ impl Shard {
         }
     }
 
-    fn each<A, T>(
-        &self,
-        asks: &[A],
-        name: impl Fn(&A) -> (u32, TopicPartition),
-        answer: impl Fn(&Partition, &A) -> Result<T, PartitionError>,
-    ) -> Vec<Answer<T>> {
-        asks.iter()
-            .map(|ask| {
+    /// Answers what is asked of each partition, and lets other tasks run now and then.
+    fn each<A: 'static, T: 'static>(
+        self: &Rc<Self>,
+        asks: Vec<A>,
+        name: impl Fn(&A) -> (u32, TopicPartition) + 'static,
+        answer: impl Fn(&Partition, &A) -> Result<T, PartitionError> + 'static,
+        done: impl FnOnce(Vec<Answer<T>>) -> Reply + 'static,
+        reply: ReplyTo,
+    ) {
+        let shard = self.clone();
+        spawn("partition answers", async move {
+            let answers = asks.iter().map(|ask| {
                 let (slot, key) = name(ask);
-                let result = self.find(key).and_then(|partition| answer(&partition, ask));
+                let result = shard.find(key);
+                let result = result.and_then(|partition| answer(&partition, ask));
                 Answer { slot, result }
-            })
-            .collect()
+            });
+            let answers = YieldBudget::of_elements().collect(answers).await;
+            reply.send(done(answers));
+        });
     }
 
     fn sizes(&self) -> Vec<PartitionSize> {

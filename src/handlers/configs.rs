@@ -22,8 +22,8 @@ use crate::broker::control::{ControlReply, ControlRequest};
 use crate::controller::check_topic_name;
 use crate::handlers::{Begun, Call, Close, advertise, topics};
 use crate::metadata::{ConfigResource, Image};
-use crate::protocol::response::decode_request;
 use crate::protocol::{ErrorCode, StrBytes};
+use crate::runtime::yield_budget::YieldBudget;
 
 /// Kafka's numbers of config resources.
 const TOPIC: i8 = 2;
@@ -35,29 +35,43 @@ const GROUP: i8 = 32;
 /// Groups that one request may ask about.
 const MAX_GROUPS: usize = 1_000;
 
-pub fn describe_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: DescribeConfigsRequest = decode_request(call.version, body)?;
-    let kinds = request.resources.iter().map(|r| r.resource_type);
-    if !kinds.clone().any(|kind| kind == BROKER_LOGGER) {
-        let response = describe_all(&call, &request, &Loggers::new());
-        return Ok(Begun::Done(call.encode(&response)?));
-    }
+pub async fn describe_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: DescribeConfigsRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         // Loggers are the control thread's.
-        match topics::control(&call, ControlRequest::Loggers).await? {
-            ControlReply::Loggers(loggers) => call.encode(&describe_all(&call, &request, &loggers)),
-            other => {
-                topics::unavailable(other);
-                Err(Close::Stopping)
+        let loggers = if asks_for_loggers(&request).await {
+            match topics::control(&call, ControlRequest::Loggers).await? {
+                ControlReply::Loggers(loggers) => loggers,
+                other => {
+                    topics::unavailable(other);
+                    return Err(Close::Stopping);
+                }
             }
-        }
+        } else {
+            Loggers::new()
+        };
+        let response = describe_all(&call, &request, &loggers).await;
+        let entries = response.results.iter().map(|result| result.configs.len());
+        let elements = entries.sum();
+        call.encode_all(request, response, elements).await
     }))
 }
 
 /// Loggers and their levels.
 type Loggers = BTreeMap<String, &'static str>;
 
-fn describe_all(
+async fn asks_for_loggers(request: &DescribeConfigsRequest) -> bool {
+    let mut pace = YieldBudget::of_elements();
+    for resource in &request.resources {
+        if resource.resource_type == BROKER_LOGGER {
+            return true;
+        }
+        pace.step().await;
+    }
+    false
+}
+
+async fn describe_all(
     call: &Call,
     request: &DescribeConfigsRequest,
     loggers: &Loggers,
@@ -67,40 +81,45 @@ fn describe_all(
     // exist, so their number is bounded.
     let mut seen = HashSet::new();
     let mut groups = 0;
-    let results = request
-        .resources
-        .iter()
-        .filter(|resource| seen.insert((resource.resource_type, described(resource))))
-        .map(|resource| {
-            let mut result = DescribeConfigsResult::default()
-                .with_resource_type(resource.resource_type)
-                .with_resource_name(resource.resource_name.clone());
-            groups += usize::from(resource.resource_type == GROUP);
-            let entries = if groups > MAX_GROUPS {
-                let message = format!("More than {MAX_GROUPS} groups in one request");
-                Err((ErrorCode::PolicyViolation, message))
-            } else {
-                entries(call, &image, resource, loggers)
-            };
-            match entries {
-                Ok(entries) => {
-                    let keys = resource.configuration_keys.as_ref();
-                    result.configs = entries
-                        .into_iter()
-                        .filter(|entry| {
-                            keys.is_none_or(|keys| keys.iter().any(|key| **key == *entry.name))
-                        })
-                        .map(|entry| describe(entry, request))
-                        .collect();
+    let mut pace = YieldBudget::of_elements();
+    let mut results = Vec::new();
+    for resource in &request.resources {
+        pace.step().await;
+        if !seen.insert((resource.resource_type, described(resource))) {
+            continue;
+        }
+        let mut result = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        groups += usize::from(resource.resource_type == GROUP);
+        let entries = if groups > MAX_GROUPS {
+            let message = format!("More than {MAX_GROUPS} groups in one request");
+            Err((ErrorCode::PolicyViolation, message))
+        } else {
+            entries(call, &image, resource, loggers)
+        };
+        match entries {
+            Ok(mut entries) => {
+                // An entry takes as long as some names: it has texts, and synonyms with theirs.
+                pace.spend(4 * entries.len()).await;
+                if let Some(keys) = &resource.configuration_keys {
+                    let mut wanted = HashSet::with_capacity(keys.len());
+                    for key in keys {
+                        wanted.insert(key.as_str());
+                        pace.step().await;
+                    }
+                    entries.retain(|entry| wanted.contains(entry.name.as_str()));
                 }
-                Err((code, message)) => {
-                    result.error_code = code.code();
-                    result.error_message = Some(StrBytes::from_string(message));
-                }
+                let entries = entries.into_iter();
+                result.configs = entries.map(|entry| describe(entry, request)).collect();
             }
-            result
-        })
-        .collect();
+            Err((code, message)) => {
+                result.error_code = code.code();
+                result.error_message = Some(StrBytes::from_string(message));
+            }
+        }
+        results.push(result);
+    }
     DescribeConfigsResponse::default().with_results(results)
 }
 
@@ -237,11 +256,11 @@ fn describe(entry: ConfigEntry, request: &DescribeConfigsRequest) -> DescribeCon
         .with_documentation(documentation)
 }
 
-pub fn alter_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: AlterConfigsRequest = decode_request(call.version, body)?;
+pub async fn alter_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: AlterConfigsRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         match topics::control(&call, ControlRequest::AlterConfigs(request)).await? {
-            ControlReply::AlterConfigs(response) => call.encode(&response),
+            ControlReply::AlterConfigs(response) => call.encode_all((), response, 0).await,
             other => {
                 topics::unavailable(other);
                 Err(Close::Stopping)
@@ -250,11 +269,13 @@ pub fn alter_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
     }))
 }
 
-pub fn incremental_alter_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: IncrementalAlterConfigsRequest = decode_request(call.version, body)?;
+pub async fn incremental_alter_configs(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: IncrementalAlterConfigsRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         match topics::control(&call, ControlRequest::IncrementalAlterConfigs(request)).await? {
-            ControlReply::IncrementalAlterConfigs(response) => call.encode(&response),
+            ControlReply::IncrementalAlterConfigs(response) => {
+                call.encode_all((), response, 0).await
+            }
             other => {
                 topics::unavailable(other);
                 Err(Close::Stopping)
@@ -263,8 +284,8 @@ pub fn incremental_alter_configs(call: Call, body: Bytes) -> Result<Begun, Close
     }))
 }
 
-pub fn list_config_resources(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: ListConfigResourcesRequest = decode_request(call.version, body)?;
+pub async fn list_config_resources(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: ListConfigResourcesRequest = call.decode(body).await?;
     let image = call.peer.image();
     // Version 0 knew client metrics alone; an empty list means everything.
     let all = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
@@ -287,7 +308,9 @@ pub fn list_config_resources(call: Call, body: Bytes) -> Result<Begun, Close> {
                 .with_resource_name(StrBytes::from_string(name.to_owned())),
         );
     };
-    for kind in types {
+    // Each kind once, in the order in which they are named.
+    let mut seen = HashSet::new();
+    for kind in types.into_iter().filter(|kind| seen.insert(*kind)) {
         match kind {
             TOPIC => image.topics().for_each(|topic| add(TOPIC, &topic.name)),
             BROKER | BROKER_LOGGER => image

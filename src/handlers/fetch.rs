@@ -15,7 +15,7 @@ use crate::broker::shard::{Shard, spawn, wall_clock};
 use crate::handlers::fetch_session::{
     Context, PartitionName, SessionError, SessionPartition, Told, TopicName,
 };
-use crate::handlers::{Answered, Begun, Call, Close, errors};
+use crate::handlers::{self, Answered, Begun, Call, Close, errors};
 use crate::metadata::Image;
 use crate::protocol::ErrorCode;
 use crate::protocol::StrBytes;
@@ -24,6 +24,7 @@ use crate::protocol::fetch::{
     FetchTopicResponse, decode_fetch_request, encode_fetch_response,
 };
 use crate::runtime::profile;
+use crate::runtime::yield_budget::YieldBudget;
 use crate::storage::LogSlice;
 use crate::transport::{Outgoing, Part};
 
@@ -48,15 +49,15 @@ struct Limits {
 }
 
 pub async fn begin(call: Call, body: Bytes, timeline: &mut Timeline) -> Result<Begun, Close> {
-    let request = decode_fetch_request(call.version, &body)?;
-    drop(body);
+    let (version, elements) = (call.version, call.walked.elements);
+    let request = handlers::run(elements, move || decode_fetch_request(version, &body)).await?;
     profile::mark(timeline, Stage::Decode);
     let shard = call.peer.shard().clone();
     // Followers do not exist yet, and a client that calls itself one could read what is not
     // acknowledged (CVE-2018-1288).
     if request.replica_id >= 0 {
         let response = whole_error(ErrorCode::ClusterAuthorizationFailed);
-        return Ok(Begun::Done(encode(&call, response, Vec::new())?));
+        return Ok(Begun::Done(encode(&call, response, Vec::new()).await?));
     }
     let settings = shard.settings();
     let may_wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0);
@@ -71,7 +72,7 @@ pub async fn begin(call: Call, body: Bytes, timeline: &mut Timeline) -> Result<B
             .filter(|&ms| ms > 0)
             .map(|ms| Instant::now() + Duration::from_millis(ms)),
     };
-    let began = begin_session(&call, request);
+    let began = begin_session(&call, request).await;
     let (context, partitions) = match began {
         Ok(began) => began,
         Err(error) => {
@@ -80,26 +81,25 @@ pub async fn begin(call: Call, body: Bytes, timeline: &mut Timeline) -> Result<B
                 SessionError::InvalidEpoch => ErrorCode::InvalidFetchSessionEpoch,
                 SessionError::TopicIds => ErrorCode::FetchSessionTopicIdError,
             };
-            return Ok(Begun::Done(encode(&call, whole_error(code), Vec::new())?));
+            let response = whole_error(code);
+            return Ok(Begun::Done(encode(&call, response, Vec::new()).await?));
         }
     };
     let image = shard.image();
-    let slots: Vec<Slot> = partitions
-        .into_iter()
-        .map(|partition| Slot {
-            place: place(&image, &partition.name),
-            name: partition.name,
-            ask: partition.ask,
-            result: None,
-        })
-        .collect();
+    let slots = partitions.into_iter().map(|partition| Slot {
+        place: place(&image, &partition.name),
+        name: partition.name,
+        ask: partition.ask,
+        result: None,
+    });
+    let slots = YieldBudget::of_elements().collect(slots).await;
     let (max_bytes, read_committed) = (limits.max_bytes, limits.read_committed);
     let about = about(&slots, may_wait_ms);
     let fetching = Fetching::post(shard, slots, limits, *timeline).await?;
     *timeline = fetching.timeline;
     Ok(Begun::profiled(async move {
         let (slots, mut timeline) = fetching.finish().await?;
-        let outgoing = respond(&call, &context, max_bytes, read_committed, slots)?;
+        let outgoing = respond(&call, &context, max_bytes, read_committed, slots).await?;
         profile::mark(&mut timeline, Stage::Encode);
         Ok(Answered {
             outgoing,
@@ -119,7 +119,7 @@ fn about(slots: &[Slot], may_wait_ms: u64) -> About {
     }
 }
 
-fn begin_session(
+async fn begin_session(
     call: &Call,
     request: FetchRequest,
 ) -> Result<(Context, Vec<SessionPartition>), SessionError> {
@@ -131,10 +131,20 @@ fn begin_session(
             TopicName::Name(name.as_str().into())
         }
     };
-    let mut asked = Vec::with_capacity(request.topics.iter().map(|t| t.partitions.len()).sum());
+    let mut pace = YieldBudget::of_elements();
+    let mut asked = Vec::new();
+    // Each partition once, as Kafka does: naming one a million times is not a million reads.
+    let mut seen = HashSet::new();
     for topic in &request.topics {
         let name = topic_name(&topic.topic, topic.topic_id);
+        asked.reserve(topic.partitions.len());
+        pace.step().await;
         for partition in &topic.partitions {
+            pace.step().await;
+            let number = PartitionIndex(partition.partition);
+            if call.walked.elements > 2 && !seen.insert((name.clone(), number)) {
+                continue;
+            }
             asked.push(SessionPartition::new(
                 PartitionName {
                     topic: name.clone(),
@@ -149,22 +159,22 @@ fn begin_session(
             ));
         }
     }
-    if asked.len() > 1 {
-        // Each partition once, as Kafka does: naming one a million times is not a million reads.
-        let mut seen = HashSet::with_capacity(asked.len());
-        asked.retain(|partition| seen.insert(partition.name.clone()));
-    }
     let mut forgotten = Vec::new();
     for topic in &request.forgotten_topics {
         let name = topic_name(&topic.topic, topic.topic_id);
-        forgotten.extend(topic.partitions.iter().map(|&partition| PartitionName {
+        pace.step().await;
+        let named = topic.partitions.iter().map(|&partition| PartitionName {
             topic: name.clone(),
             partition: PartitionIndex(partition),
-        }));
+        });
+        forgotten.extend(pace.collect(named).await);
     }
+    let (session_id, session_epoch) = (request.session_id, request.session_epoch);
+    // Many names take long to free.
+    handlers::run(call.walked.elements, move || drop(request)).await;
     call.peer.handlers.sessions.borrow_mut().begin(
-        request.session_id,
-        request.session_epoch,
+        session_id,
+        session_epoch,
         with_ids,
         asked,
         &forgotten,
@@ -217,7 +227,9 @@ impl Fetching {
         timeline: Timeline,
     ) -> Result<Self, Close> {
         let mut parts: Vec<ShardPart> = Vec::new();
+        let mut pace = YieldBudget::of_elements();
         for (slot, asked) in slots.iter().enumerate() {
+            pace.step().await;
             // What has no place is told when the others are answered: a consumer of a topic that is gone
             // would else ask again at once, without end.
             let Ok(place) = asked.place else { continue };
@@ -394,7 +406,7 @@ impl ShardPart {
 ///
 /// Each shard kept to the limit on its own; here it counts over all. Records go out whole or not at
 /// all: a client that got nothing but a part of a batch would take it for a batch too large to read.
-fn respond(
+async fn respond(
     call: &Call,
     context: &Context,
     max_bytes: u32,
@@ -403,11 +415,13 @@ fn respond(
 ) -> Result<Outgoing, Close> {
     let mut left = max_bytes;
     let mut first = true;
-    let mut sessions = call.peer.handlers.sessions.borrow_mut();
+    let sessions = &call.peer.handlers.sessions;
+    let mut pace = YieldBudget::of_elements();
     let mut topics: Vec<(TopicName, FetchTopicResponse)> = Vec::new();
     let mut places: HashMap<TopicName, usize> = HashMap::new();
     let mut by_topic: Vec<Vec<Vec<LogSlice>>> = Vec::new();
     for slot in slots {
+        pace.step().await;
         let (mut response, mut records) = answer(&slot, read_committed);
         if let Some(len) = response.records_len.filter(|&len| len > 0) {
             // Each shard sends a first batch however large; here only one of them may be.
@@ -425,7 +439,7 @@ fn respond(
             has_error: response.error_code != 0,
             diverging: response.diverging_epoch != EpochEndOffset::default(),
         };
-        if !sessions.tell(context, &slot.name, told) {
+        if !sessions.borrow_mut().tell(context, &slot.name, told) {
             continue;
         }
         if records.is_empty() {
@@ -467,8 +481,7 @@ fn respond(
         topics: topics.into_iter().map(|(_, topic)| topic).collect(),
         ..FetchResponse::default()
     };
-    drop(sessions);
-    encode(call, response, by_topic.into_iter().flatten().collect())
+    encode(call, response, by_topic.into_iter().flatten().collect()).await
 }
 
 fn answer(slot: &Slot, read_committed: bool) -> (FetchPartitionResponse, Vec<LogSlice>) {
@@ -530,7 +543,7 @@ fn whole_error(code: ErrorCode) -> FetchResponse {
 }
 
 /// The pieces of the response with the record sets between them.
-fn encode(
+async fn encode(
     call: &Call,
     response: FetchResponse,
     records: Vec<Vec<LogSlice>>,
@@ -538,12 +551,18 @@ fn encode(
     call.count(response.error_code);
     let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
     let mut bytes = 0;
+    let mut count = 0;
+    let mut pace = YieldBudget::of_elements();
     for partition in partitions {
+        count += 1;
+        pace.step().await;
         call.count(partition.error_code);
         bytes += u64::from(partition.records_len.unwrap_or(0));
     }
     call.peer.shard().counters().fetched_bytes.add(bytes);
-    let pieces = encode_fetch_response(call.version, call.correlation_id, &response)?;
+    let (version, id) = (call.version, call.correlation_id);
+    let encode = move || encode_fetch_response(version, id, &response);
+    let pieces = handlers::run(count, encode).await?;
     let mut outgoing = Outgoing::default();
     let mut records = records.into_iter();
     for piece in pieces {

@@ -25,6 +25,10 @@ pub const FINAL_EPOCH: i32 = -1;
 /// MinIncrementalFetchSessionEvictionMs).
 const EVICTION_MS: i64 = 120_000;
 
+/// Partitions that one session may name: all of them are gone through at each of its fetches, without a
+/// pause. Who fetches more names them each time.
+pub const MAX_SESSION_PARTITIONS: usize = 5_000;
+
 /// Partitions that the sessions of one shard may name together: about 150 bytes each.
 pub const MAX_CACHED_PARTITIONS: usize = 200_000;
 
@@ -233,6 +237,10 @@ impl SessionCache {
         if session.uses_topic_ids != uses_topic_ids {
             return Err(SessionError::TopicIds);
         }
+        if asked.len().max(forgotten.len()) > MAX_SESSION_PARTITIONS {
+            self.remove(session_id);
+            return Err(SessionError::NotFound);
+        }
         let before = session.order.len();
         for partition in asked {
             session.put(partition);
@@ -245,7 +253,10 @@ impl SessionCache {
         session.last_used = now;
         let partitions = session.order.values().cloned().collect();
         self.cached_partitions = self.cached_partitions + after - before;
-        if after == 0 || self.cached_partitions > self.max_cached_partitions {
+        if after == 0
+            || after > MAX_SESSION_PARTITIONS
+            || self.cached_partitions > self.max_cached_partitions
+        {
             self.remove(session_id);
             return Ok((Context::Sessionless, partitions));
         }
@@ -276,6 +287,9 @@ impl SessionCache {
         now: Timestamp,
         seed: u32,
     ) -> Option<i32> {
+        if asked.len() > MAX_SESSION_PARTITIONS {
+            return None;
+        }
         if self.sessions.len() >= self.slots {
             let (&oldest, session) = self.sessions.iter().min_by_key(|(_, s)| s.last_used)?;
             if now.0 - session.last_used.0 < EVICTION_MS {

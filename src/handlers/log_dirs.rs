@@ -13,17 +13,27 @@ use crate::broker::messages::{Reply, Request};
 use crate::handlers::{Begun, Call, Close};
 use crate::protocol::StrBytes;
 use crate::protocol::newer::{DescribeLogDirsResponse, DescribeLogDirsResult};
-use crate::protocol::response::decode_request;
+use crate::runtime::yield_budget::YieldBudget;
 
 pub async fn describe_log_dirs(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: DescribeLogDirsRequest = decode_request(call.version, body)?;
+    let mut request: DescribeLogDirsRequest = call.decode(body).await?;
     let shard = call.peer.shard().clone();
-    let wanted: Option<HashMap<String, HashSet<i32>>> = request.topics.map(|topics| {
-        topics
-            .iter()
-            .map(|t| (t.topic.to_string(), t.partitions.iter().copied().collect()))
-            .collect()
-    });
+    let mut pace = YieldBudget::of_elements();
+    let topics = request.topics.take();
+    let mut wanted: Option<HashMap<String, HashSet<i32>>> = None;
+    if let Some(topics) = &topics {
+        let wanted = wanted.insert(HashMap::with_capacity(topics.len()));
+        for topic in topics {
+            // The last one counts where a topic is named twice.
+            let mut partitions = HashSet::with_capacity(topic.partitions.len());
+            for &partition in &topic.partitions {
+                partitions.insert(partition);
+                pace.step().await;
+            }
+            wanted.insert(topic.topic.to_string(), partitions);
+            pace.step().await;
+        }
+    }
     let mut pending = Vec::new();
     for owner in 0..shard.shards {
         pending.push(shard.post(ShardId(owner), Request::LogDirs).await?);
@@ -32,11 +42,14 @@ pub async fn describe_log_dirs(call: Call, body: Bytes) -> Result<Begun, Close> 
         let directories = shard.directories.paths();
         let mut found: Vec<BTreeMap<String, Vec<DescribeLogDirsPartition>>> =
             vec![BTreeMap::new(); directories.len()];
+        let mut partitions = 0;
         for pending in pending {
             let Reply::LogDirs(sizes) = pending.await? else {
                 continue;
             };
             for size in sizes {
+                pace.step().await;
+                partitions += 1;
                 let index = size.partition.partition.0;
                 let is_wanted = wanted.as_ref().is_none_or(|wanted| {
                     wanted.get(&*size.topic).is_some_and(|p| p.contains(&index))
@@ -78,6 +91,7 @@ pub async fn describe_log_dirs(call: Call, body: Bytes) -> Result<Begun, Close> 
             results,
             ..DescribeLogDirsResponse::default()
         };
-        call.encode(&response)
+        call.encode_all((topics, wanted), response, partitions)
+            .await
     }))
 }

@@ -27,6 +27,7 @@ use crate::handlers::{Begun, Call, Close, advertise, topics};
 use crate::metadata::{Image, PartitionImage, TopicImage, is_internal_topic};
 use crate::protocol::response::decode_request;
 use crate::protocol::{ErrorCode, StrBytes};
+use crate::runtime::yield_budget::YieldBudget;
 
 /// Every operation on a topic as a bit set (KIP-430): read, write, create, delete, alter, describe,
 /// describe and alter configs. Nobody is refused anything yet.
@@ -51,53 +52,64 @@ fn ids(brokers: &[BrokerId]) -> Vec<WireBroker> {
         .collect()
 }
 
-pub fn metadata(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: MetadataRequest = decode_request(call.version, body)?;
+pub async fn metadata(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: MetadataRequest = call.decode(body).await?;
     let image = call.peer.image();
-    let missing = missing_topics(&call, &request, &image);
+    let missing = missing_topics(&call, &request, &image).await;
     if missing.is_empty() {
+        let (response, elements) = describe(&call, &request, &image).await;
         return Ok(Begun::Done(
-            call.encode(&describe(&call, &request, &image))?,
+            call.encode_all(request, response, elements).await?,
         ));
     }
     Ok(Begun::later(async move {
-        let mut create = CreateTopicsRequest::default().with_timeout_ms(30_000);
-        for name in missing {
-            let topic = CreatableTopic::default()
+        let topics = missing.into_iter().map(|name| {
+            CreatableTopic::default()
                 .with_name(TopicName(StrBytes::from_string(name)))
                 .with_num_partitions(-1)
-                .with_replication_factor(-1);
-            create.topics.push(topic);
-        }
+                .with_replication_factor(-1)
+        });
+        let create = CreateTopicsRequest::default()
+            .with_timeout_ms(30_000)
+            .with_topics(YieldBudget::of_elements().collect(topics).await);
         let reply = topics::control(&call, ControlRequest::CreateTopics(create)).await?;
         if let ControlReply::Unavailable(why) = reply {
             tracing::warn!("topics could not be created: {why}");
         }
         // Every shard serves the new topics by now.
         let image = call.peer.image();
-        call.encode(&describe(&call, &request, &image))
+        let (response, elements) = describe(&call, &request, &image).await;
+        call.encode_all(request, response, elements).await
     }))
 }
 
 /// Topics that are named, unknown, and to be created by that.
-fn missing_topics(call: &Call, request: &MetadataRequest, image: &Image) -> BTreeSet<String> {
+async fn missing_topics(call: &Call, request: &MetadataRequest, image: &Image) -> BTreeSet<String> {
     let allowed = call.version < 4 || request.allow_auto_topic_creation;
+    let mut missing = BTreeSet::new();
     if !allowed || !call.peer.settings().auto_create_topics_enable {
-        return BTreeSet::new();
+        return missing;
     }
-    request
-        .topics
-        .iter()
-        .flatten()
-        .filter_map(|topic| topic.name.as_ref())
-        .map(|name| name.as_str())
-        .filter(|name| image.topic_id(name).is_none())
-        .filter(|name| check_topic_name(name).is_ok() && !is_internal_topic(name))
-        .map(str::to_owned)
-        .collect()
+    let mut pace = YieldBudget::of_elements();
+    for topic in request.topics.iter().flatten() {
+        pace.step().await;
+        let Some(name) = &topic.name else { continue };
+        if image.topic_id(name).is_none()
+            && check_topic_name(name).is_ok()
+            && !is_internal_topic(name)
+        {
+            missing.insert(name.to_string());
+        }
+    }
+    missing
 }
 
-fn describe(call: &Call, request: &MetadataRequest, image: &Image) -> MetadataResponse {
+/// The answer, and how many topics and partitions are in it.
+async fn describe(
+    call: &Call,
+    request: &MetadataRequest,
+    image: &Image,
+) -> (MetadataResponse, usize) {
     let listener = &call.peer.listener;
     let brokers = advertise::brokers(image, listener)
         .into_iter()
@@ -119,13 +131,25 @@ fn describe(call: &Call, request: &MetadataRequest, image: &Image) -> MetadataRe
         // Version 0 has no null: an empty list means all.
         Some(topics) => call.version == 0 && topics.is_empty(),
     };
-    let topics = if all {
-        image.topics().map(|topic| found(topic, bits)).collect()
-    } else {
-        let asked = request.topics.iter().flatten();
-        asked.map(|topic| one(image, topic, bits)).collect()
+    let mut pace = YieldBudget::of_elements();
+    let mut topics = Vec::new();
+    let mut elements = 0;
+    let mut add = |topic: MetadataResponseTopic| {
+        let more = 1 + topic.partitions.len();
+        topics.push(topic);
+        elements += more;
+        more
     };
-    MetadataResponse::default()
+    if all {
+        for topic in image.topics() {
+            pace.spend(add(found(topic, bits))).await;
+        }
+    } else {
+        for asked in request.topics.iter().flatten() {
+            pace.spend(add(one(image, asked, bits))).await;
+        }
+    }
+    let response = MetadataResponse::default()
         .with_brokers(brokers)
         .with_cluster_id(image.cluster_id().map(|id| text(id)))
         .with_controller_id(WireBroker(advertise::controller_id(image, listener)))
@@ -133,7 +157,8 @@ fn describe(call: &Call, request: &MetadataRequest, image: &Image) -> MetadataRe
         .with_cluster_authorized_operations(operations(
             request.include_cluster_authorized_operations,
             CLUSTER_OPERATIONS,
-        ))
+        ));
+    (response, elements)
 }
 
 fn one(image: &Image, asked: &MetadataRequestTopic, bits: i32) -> MetadataResponseTopic {
@@ -246,8 +271,8 @@ pub fn describe_cluster(call: Call, body: Bytes) -> Result<Begun, Close> {
     Ok(Begun::Done(call.encode(&response)?))
 }
 
-pub fn describe_topic_partitions(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: DescribeTopicPartitionsRequest = decode_request(call.version, body)?;
+pub async fn describe_topic_partitions(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: DescribeTopicPartitionsRequest = call.decode(body).await?;
     let image = call.peer.image();
     let limit = call.peer.settings().max_request_partition_size_limit;
     let asked = u32::try_from(request.response_partition_limit).unwrap_or(0);
@@ -258,13 +283,22 @@ pub fn describe_topic_partitions(call: Call, body: Bytes) -> Result<Begun, Close
     };
     // In the order of names, so that a cursor says where to go on. No names means all topics.
     let all = request.topics.is_empty();
-    let names: BTreeSet<String> = if all {
-        image.topics().map(|topic| topic.name.to_string()).collect()
+    let mut pace = YieldBudget::of_elements();
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    if all {
+        for topic in image.topics() {
+            names.insert(topic.name.to_string());
+            pace.step().await;
+        }
     } else {
-        request.topics.iter().map(|t| t.name.to_string()).collect()
-    };
+        for topic in &request.topics {
+            names.insert(topic.name.to_string());
+            pace.step().await;
+        }
+    }
     let mut response = DescribeTopicPartitionsResponse::default();
     for name in names.range(from_topic.clone()..) {
+        pace.step().await;
         if left == 0 {
             response.next_cursor = Some(cursor(name, 0));
             break;
@@ -299,7 +333,11 @@ pub fn describe_topic_partitions(call: Call, body: Bytes) -> Result<Begun, Close
             break;
         }
     }
-    Ok(Begun::Done(call.encode(&response)?))
+    let elements = names.len();
+    Ok(Begun::Done(
+        call.encode_all((request, names), response, elements)
+            .await?,
+    ))
 }
 
 fn cursor(name: &str, partition: i32) -> Cursor {

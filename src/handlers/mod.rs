@@ -36,6 +36,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::protocol::{Encodable, Request};
 
 use crate::base::profile::{About, Timeline};
 use crate::base::settings::NodeSettings;
@@ -45,8 +46,10 @@ use crate::handlers::producers::ProducerIds;
 use crate::metadata::Image;
 use crate::protocol::api::{self, Api, Lookup, key};
 use crate::protocol::response::{self, EncodeError};
-use crate::protocol::{ErrorCode, Malformed, frame, walker};
+use crate::protocol::walker::{self, Walked};
+use crate::protocol::{ErrorCode, Malformed, frame};
 use crate::runtime::budget::{Budget, Units};
+use crate::runtime::executor;
 use crate::runtime::mailbox::Closed;
 use crate::transport::Outgoing;
 
@@ -123,9 +126,65 @@ pub struct Call {
     pub version: i16,
     pub correlation_id: i32,
     pub client_id: Option<Rc<str>>,
+    /// What is known of the body.
+    pub walked: Walked,
+}
+
+/// A request with more elements, or an answer, is decoded, encoded and freed on the helper thread: that
+/// cannot be cut into pieces, and everything on the shard would wait for it.
+const MANY_ELEMENTS: usize = 2_000;
+
+/// A body that is longer is walked there as well; not one of records, which are only stepped over.
+const LONG_BODY_BYTES: usize = 256 * 1024;
+
+/// Walks over the body of a request.
+async fn walk(key: i16, version: i16, body: BytesMut) -> Result<(Walked, BytesMut), Close> {
+    if key == key::PRODUCE || body.len() <= LONG_BODY_BYTES {
+        let walked = walker::walk_up_to(key, version, &body, MANY_ELEMENTS)?;
+        if let Some(walked) = walked {
+            return Ok((walked, body));
+        }
+    }
+    let walk = move || (walker::walk(key, version, &body), body);
+    let (walked, body) = executor::run_aside(walk).await;
+    Ok((walked?, body))
+}
+
+/// Does `job` here, or on the helper thread if it concerns many elements.
+async fn run<T: Send + 'static>(elements: usize, job: impl FnOnce() -> T + Send + 'static) -> T {
+    if elements <= MANY_ELEMENTS {
+        job()
+    } else {
+        executor::run_aside(job).await
+    }
 }
 
 impl Call {
+    /// The request.
+    pub async fn decode<T: Request + Send + 'static>(&self, body: Bytes) -> Result<T, Close> {
+        let (version, walked) = (self.version, self.walked);
+        let decode = move || response::decode_walked(version, body, walked);
+        Ok(run(walked.elements, decode).await?)
+    }
+
+    /// The whole frame of a response of `elements` parts, and the end of the response and of `request`:
+    /// many parts take long to free, too.
+    pub async fn encode_all<R: Encodable + Send + 'static>(
+        &self,
+        request: impl Send + 'static,
+        response: R,
+        elements: usize,
+    ) -> Result<Outgoing, Close> {
+        let (key, version, id) = (self.api.key, self.version, self.correlation_id);
+        let elements = elements.max(self.walked.elements);
+        let encode = move || {
+            let bytes = response::encode_response(key, version, id, &response);
+            drop((request, response));
+            bytes
+        };
+        Ok(Outgoing::from(run(elements, encode).await?))
+    }
+
     /// Counts an error code of the response; 0 is none.
     pub fn count(&self, code: i16) {
         if code != 0 {
@@ -138,10 +197,7 @@ impl Call {
     }
 
     /// The whole frame of a response of the crate's types.
-    pub fn encode(
-        &self,
-        response: &impl kafka_protocol::protocol::Encodable,
-    ) -> Result<Outgoing, Close> {
+    pub fn encode(&self, response: &impl Encodable) -> Result<Outgoing, Close> {
         let bytes =
             response::encode_response(self.api.key, self.version, self.correlation_id, response)?;
         Ok(Outgoing::from(bytes))
@@ -263,16 +319,18 @@ pub async fn begin(
         }
     };
     let header = frame::parse_header(api, &frame)?;
-    let call = Call {
+    let mut call = Call {
         peer: peer.clone(),
         api,
         version: header.api_version,
         correlation_id: header.correlation_id,
         client_id: header.client_id.map(|id| peer.known_as(&id)),
+        walked: Walked::default(),
     };
     let body_offset = header.body_offset;
     let body = frame.split_off(body_offset);
-    let walked = walker::walk(api.key, call.version, &body)?;
+    let (walked, body) = walk(api.key, call.version, body).await?;
+    call.walked = walked;
     charge(&peer.budget, units, walked.memory_bytes as u64).await?;
     match api.key {
         key::PRODUCE => return produce::begin(call, body, timeline).await,
@@ -282,9 +340,9 @@ pub async fn begin(
     let body: Bytes = body.freeze();
     match api.key {
         key::API_VERSIONS => api_versions::begin(&call, body),
-        key::METADATA => metadata::metadata(call, body),
+        key::METADATA => metadata::metadata(call, body).await,
         key::DESCRIBE_CLUSTER => metadata::describe_cluster(call, body),
-        key::DESCRIBE_TOPIC_PARTITIONS => metadata::describe_topic_partitions(call, body),
+        key::DESCRIBE_TOPIC_PARTITIONS => metadata::describe_topic_partitions(call, body).await,
         key::LIST_OFFSETS => offsets::list_offsets(call, body).await,
         key::OFFSET_FOR_LEADER_EPOCH => offsets::offset_for_leader_epoch(call, body).await,
         key::DELETE_RECORDS => offsets::delete_records(call, body).await,
@@ -301,15 +359,15 @@ pub async fn begin(
         key::OFFSET_DELETE => group_offsets::offset_delete(call, body).await,
         key::CONSUMER_GROUP_HEARTBEAT => consumer_groups::heartbeat(call, body).await,
         key::CONSUMER_GROUP_DESCRIBE => consumer_groups::describe(call, body).await,
-        key::CREATE_TOPICS => topics::create_topics(call, body),
-        key::DELETE_TOPICS => topics::delete_topics(call, body),
-        key::CREATE_PARTITIONS => topics::create_partitions(call, body),
-        key::ELECT_LEADERS => topics::elect_leaders(call, body),
-        key::LIST_PARTITION_REASSIGNMENTS => topics::list_partition_reassignments(call, body),
-        key::DESCRIBE_CONFIGS => configs::describe_configs(call, body),
-        key::ALTER_CONFIGS => configs::alter_configs(call, body),
-        key::INCREMENTAL_ALTER_CONFIGS => configs::incremental_alter_configs(call, body),
-        key::LIST_CONFIG_RESOURCES => configs::list_config_resources(call, body),
+        key::CREATE_TOPICS => topics::create_topics(call, body).await,
+        key::DELETE_TOPICS => topics::delete_topics(call, body).await,
+        key::CREATE_PARTITIONS => topics::create_partitions(call, body).await,
+        key::ELECT_LEADERS => topics::elect_leaders(call, body).await,
+        key::LIST_PARTITION_REASSIGNMENTS => topics::list_partition_reassignments(call, body).await,
+        key::DESCRIBE_CONFIGS => configs::describe_configs(call, body).await,
+        key::ALTER_CONFIGS => configs::alter_configs(call, body).await,
+        key::INCREMENTAL_ALTER_CONFIGS => configs::incremental_alter_configs(call, body).await,
+        key::LIST_CONFIG_RESOURCES => configs::list_config_resources(call, body).await,
         key::INIT_PRODUCER_ID => producers::init_producer_id(call, body),
         key::DESCRIBE_PRODUCERS => producers::describe_producers(call, body).await,
         key::ADD_PARTITIONS_TO_TXN => transactions::add_partitions_to_txn(call, body),
@@ -320,7 +378,7 @@ pub async fn begin(
         key::DESCRIBE_TRANSACTIONS => transactions::describe_transactions(call, body),
         key::LIST_TRANSACTIONS => transactions::list_transactions(call, body),
         key::DESCRIBE_LOG_DIRS => log_dirs::describe_log_dirs(call, body).await,
-        key::DESCRIBE_QUORUM => quorum::describe_quorum(call, body),
+        key::DESCRIBE_QUORUM => quorum::describe_quorum(call, body).await,
         other => Err(Close::Unsupported {
             key: other,
             version: call.version,

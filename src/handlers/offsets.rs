@@ -1,5 +1,7 @@
 //! ListOffsets, OffsetForLeaderEpoch, DeleteRecords (KIP-79, 101, 107, 320, 734).
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
@@ -15,107 +17,97 @@ use kafka_protocol::messages::{
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
 };
 
-use crate::base::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
+use crate::base::{LeaderEpoch, Offset};
 use crate::broker::error::PartitionError;
 use crate::broker::messages::{DeleteRecords, EpochEnd, ListOffset, Reply, Request};
-use crate::handlers::scatter::{gather, scatter};
+use crate::handlers::scatter::{gather_into, route, scatter};
 use crate::handlers::{Begun, Call, Close, errors};
-use crate::metadata::Image;
 use crate::protocol::ErrorCode;
-use crate::protocol::response::decode_request;
+use crate::runtime::yield_budget::YieldBudget;
 
-/// The partition of a topic by its name.
-fn find(image: &Image, topic: &str, partition: i32) -> Option<TopicPartition> {
-    let topic = image.topic_by_name(topic)?;
-    let partition = PartitionIndex(partition);
-    topic.partition(partition)?;
-    Some(TopicPartition::new(topic.id, partition))
-}
-
-/// Where slot numbers lie in a response of topics and partitions.
-fn places(partitions: impl Iterator<Item = usize>) -> Vec<(usize, usize)> {
-    let mut places = Vec::new();
-    for (topic, count) in partitions.enumerate() {
-        places.extend((0..count).map(|partition| (topic, partition)));
+/// Partitions that one topic of a request names more than once, with the topic's place.
+async fn repeated(request: &ListOffsetsRequest) -> HashSet<(usize, i32)> {
+    let mut pace = YieldBudget::of_elements();
+    let mut repeated = HashSet::new();
+    for (number, topic) in request.topics.iter().enumerate() {
+        pace.step().await;
+        if topic.partitions.len() < 2 {
+            continue;
+        }
+        let mut seen = HashSet::with_capacity(topic.partitions.len());
+        for partition in &topic.partitions {
+            if !seen.insert(partition.partition_index) {
+                repeated.insert((number, partition.partition_index));
+            }
+            pace.step().await;
+        }
     }
-    places
+    repeated
 }
 
 pub async fn list_offsets(call: Call, body: Bytes) -> Result<Begun, Close> {
     /// Kafka's marks go down to -5, and to -6 from version 11 on (KIP-1023); nothing is tiered here,
     /// so both of the last say "none".
     const EARLIEST_PENDING_UPLOAD: i64 = -6;
-    let request: ListOffsetsRequest = decode_request(call.version, body)?;
-    let image = call.peer.image();
+    let request: ListOffsetsRequest = call.decode(body).await?;
     let read_committed = request.isolation_level == 1;
-    let mut items = Vec::new();
-    let mut slot = 0;
-    let mut response = ListOffsetsResponse::default();
-    for topic in &request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        let mut seen = std::collections::HashSet::new();
-        let mut repeated = std::collections::HashSet::new();
-        for partition in &topic.partitions {
-            if !seen.insert(partition.partition_index) {
-                repeated.insert(partition.partition_index);
-            }
-        }
-        for partition in &topic.partitions {
+    let repeated = repeated(&request).await;
+    let lowest = match call.version {
+        ..7 => -2,
+        7 => -3,
+        8 => -4,
+        9 | 10 => -5,
+        _ => EARLIEST_PENDING_UPLOAD,
+    };
+    let routed = route(
+        &call.peer.image(),
+        &request.topics,
+        |topic| (topic.name.as_str(), topic.partitions.as_slice()),
+        |partition| partition.partition_index,
+        |named| {
+            let partition = named.asked;
             let mut answer = ListOffsetsPartitionResponse::default()
                 .with_partition_index(partition.partition_index)
                 .with_timestamp(-1)
                 .with_offset(-1)
                 .with_leader_epoch(-1);
-            let place = find(&image, &topic.name, partition.partition_index);
-            let lowest = match call.version {
-                ..7 => -2,
-                7 => -3,
-                8 => -4,
-                9 | 10 => -5,
-                _ => EARLIEST_PENDING_UPLOAD,
-            };
-            answer.error_code = if repeated.contains(&partition.partition_index) {
-                ErrorCode::InvalidRequest.code()
-            } else if place.is_none() {
-                ErrorCode::UnknownTopicOrPartition.code()
+            let refused = if repeated.contains(&(named.topic, partition.partition_index)) {
+                Some(ErrorCode::InvalidRequest)
+            } else if named.place.is_none() {
+                Some(ErrorCode::UnknownTopicOrPartition)
             } else if partition.timestamp < lowest {
-                ErrorCode::UnsupportedVersion.code()
+                Some(ErrorCode::UnsupportedVersion)
             } else {
-                0
+                None
             };
-            if let (0, Some(place)) = (answer.error_code, place) {
-                items.push(ListOffset {
-                    slot,
-                    partition: place,
-                    // The new mark means what the one before means where nothing is tiered.
-                    timestamp: partition.timestamp.max(-5),
-                    current_leader_epoch: LeaderEpoch(partition.current_leader_epoch),
-                    read_committed,
-                });
-            }
-            partitions.push(answer);
-            slot += 1;
-        }
-        response.topics.push(
-            ListOffsetsTopicResponse::default()
-                .with_name(topic.name.clone())
-                .with_partitions(partitions),
-        );
-    }
+            answer.error_code = refused.map_or(0, |code| code.code());
+            let place = named.place.filter(|_| refused.is_none());
+            let item = place.map(|place| ListOffset {
+                slot: named.slot,
+                partition: place,
+                // The new mark means what the one before means where nothing is tiered.
+                timestamp: partition.timestamp.max(-5),
+                current_leader_epoch: LeaderEpoch(partition.current_leader_epoch),
+                read_committed,
+            });
+            (answer, item)
+        },
+    )
+    .await;
     let shard = call.peer.shard();
-    let pending = scatter(shard, items, |item| item.partition, Request::ListOffsets).await?;
+    let name = |item: &ListOffset| item.partition;
+    let pending = scatter(shard, routed.items, name, Request::ListOffsets).await?;
+    let mut answers = routed.answers;
     Ok(Begun::later(async move {
-        let places = places(response.topics.iter().map(|t| t.partitions.len()));
         let unpack = |reply| match reply {
             Reply::ListOffsets(answers) => Some(answers),
             _ => None,
         };
-        gather(pending, unpack, |slot, result| {
-            let Some(&(t, p)) = places.get(slot as usize) else {
-                return;
-            };
-            let answer = &mut response.topics[t].partitions[p];
-            match result {
+        gather_into(
+            pending,
+            unpack,
+            &mut answers,
+            |answer, result| match result {
                 Ok(found) => {
                     answer.offset = found.offset.0;
                     answer.timestamp = found.timestamp.0;
@@ -124,121 +116,131 @@ pub async fn list_offsets(call: Call, body: Bytes) -> Result<Begun, Close> {
                     }
                 }
                 Err(error) => answer.error_code = errors::code(&error).code(),
-            }
-        })
+            },
+        )
         .await?;
-        call.encode(&response)
+        let topics = request.topics.iter().zip(answers).map(|(topic, answers)| {
+            ListOffsetsTopicResponse::default()
+                .with_name(topic.name.clone())
+                .with_partitions(answers)
+        });
+        let topics = YieldBudget::of_elements().collect(topics).await;
+        let response = ListOffsetsResponse::default().with_topics(topics);
+        call.encode_all(request, response, routed.partitions).await
     }))
 }
 
 pub async fn offset_for_leader_epoch(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: OffsetForLeaderEpochRequest = decode_request(call.version, body)?;
-    let image = call.peer.image();
-    let mut items = Vec::new();
-    let mut slot = 0;
-    let mut response = OffsetForLeaderEpochResponse::default();
-    for topic in &request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in &topic.partitions {
+    let request: OffsetForLeaderEpochRequest = call.decode(body).await?;
+    let routed = route(
+        &call.peer.image(),
+        &request.topics,
+        |topic| (topic.topic.as_str(), topic.partitions.as_slice()),
+        |partition| partition.partition,
+        |named| {
+            let partition = named.asked;
             let mut answer = EpochEndOffset::default()
                 .with_partition(partition.partition)
                 .with_leader_epoch(-1)
                 .with_end_offset(-1);
-            match find(&image, &topic.topic, partition.partition) {
-                Some(place) => items.push(EpochEnd {
-                    slot,
-                    partition: place,
-                    current_leader_epoch: LeaderEpoch(partition.current_leader_epoch),
-                    leader_epoch: LeaderEpoch(partition.leader_epoch),
-                }),
-                None => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
+            if named.place.is_none() {
+                answer.error_code = ErrorCode::UnknownTopicOrPartition.code();
             }
-            partitions.push(answer);
-            slot += 1;
-        }
-        response.topics.push(
-            OffsetForLeaderTopicResult::default()
-                .with_topic(topic.topic.clone())
-                .with_partitions(partitions),
-        );
-    }
+            let item = named.place.map(|place| EpochEnd {
+                slot: named.slot,
+                partition: place,
+                current_leader_epoch: LeaderEpoch(partition.current_leader_epoch),
+                leader_epoch: LeaderEpoch(partition.leader_epoch),
+            });
+            (answer, item)
+        },
+    )
+    .await;
     let shard = call.peer.shard();
-    let pending = scatter(shard, items, |item| item.partition, Request::EpochEnds).await?;
+    let name = |item: &EpochEnd| item.partition;
+    let pending = scatter(shard, routed.items, name, Request::EpochEnds).await?;
+    let mut answers = routed.answers;
     Ok(Begun::later(async move {
-        let places = places(response.topics.iter().map(|t| t.partitions.len()));
         let unpack = |reply| match reply {
             Reply::EpochEnds(answers) => Some(answers),
             _ => None,
         };
-        gather(pending, unpack, |slot, result| {
-            let Some(&(t, p)) = places.get(slot as usize) else {
-                return;
-            };
-            let answer = &mut response.topics[t].partitions[p];
-            match result {
+        gather_into(
+            pending,
+            unpack,
+            &mut answers,
+            |answer, result| match result {
                 Ok(found) => {
                     answer.leader_epoch = found.leader_epoch.0;
                     answer.end_offset = found.end_offset.0;
                 }
                 Err(error) => answer.error_code = errors::code(&error).code(),
-            }
-        })
+            },
+        )
         .await?;
-        call.encode(&response)
+        let topics = request.topics.iter().zip(answers).map(|(topic, answers)| {
+            OffsetForLeaderTopicResult::default()
+                .with_topic(topic.topic.clone())
+                .with_partitions(answers)
+        });
+        let topics = YieldBudget::of_elements().collect(topics).await;
+        let response = OffsetForLeaderEpochResponse::default().with_topics(topics);
+        call.encode_all(request, response, routed.partitions).await
     }))
 }
 
 pub async fn delete_records(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: DeleteRecordsRequest = decode_request(call.version, body)?;
-    let image = call.peer.image();
-    let mut items = Vec::new();
-    let mut slot = 0;
-    let mut response = DeleteRecordsResponse::default();
-    for topic in &request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in &topic.partitions {
+    let request: DeleteRecordsRequest = call.decode(body).await?;
+    let routed = route(
+        &call.peer.image(),
+        &request.topics,
+        |topic| (topic.name.as_str(), topic.partitions.as_slice()),
+        |partition| partition.partition_index,
+        |named| {
             let mut answer = DeleteRecordsPartitionResult::default()
-                .with_partition_index(partition.partition_index)
+                .with_partition_index(named.asked.partition_index)
                 .with_low_watermark(-1);
-            match find(&image, &topic.name, partition.partition_index) {
-                Some(place) => items.push(DeleteRecords {
-                    slot,
-                    partition: place,
-                    before: Offset(partition.offset),
-                }),
-                None => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
+            if named.place.is_none() {
+                answer.error_code = ErrorCode::UnknownTopicOrPartition.code();
             }
-            partitions.push(answer);
-            slot += 1;
-        }
-        response.topics.push(
-            DeleteRecordsTopicResult::default()
-                .with_name(topic.name.clone())
-                .with_partitions(partitions),
-        );
-    }
+            let item = named.place.map(|place| DeleteRecords {
+                slot: named.slot,
+                partition: place,
+                before: Offset(named.asked.offset),
+            });
+            (answer, item)
+        },
+    )
+    .await;
     let shard = call.peer.shard();
-    let pending = scatter(shard, items, |item| item.partition, Request::DeleteRecords).await?;
+    let name = |item: &DeleteRecords| item.partition;
+    let pending = scatter(shard, routed.items, name, Request::DeleteRecords).await?;
+    let mut answers = routed.answers;
     Ok(Begun::later(async move {
-        let places = places(response.topics.iter().map(|t| t.partitions.len()));
         let unpack = |reply| match reply {
             Reply::DeleteRecords(answers) => Some(answers),
             _ => None,
         };
-        gather(pending, unpack, |slot, result| {
-            let Some(&(t, p)) = places.get(slot as usize) else {
-                return;
-            };
-            let answer = &mut response.topics[t].partitions[p];
-            match result {
+        gather_into(
+            pending,
+            unpack,
+            &mut answers,
+            |answer, result| match result {
                 Ok(low_watermark) => answer.low_watermark = low_watermark.0,
                 Err(PartitionError::OffsetOutOfRange { .. }) => {
                     answer.error_code = ErrorCode::OffsetOutOfRange.code();
                 }
                 Err(error) => answer.error_code = errors::code(&error).code(),
-            }
-        })
+            },
+        )
         .await?;
-        call.encode(&response)
+        let topics = request.topics.iter().zip(answers).map(|(topic, answers)| {
+            DeleteRecordsTopicResult::default()
+                .with_name(topic.name.clone())
+                .with_partitions(answers)
+        });
+        let topics = YieldBudget::of_elements().collect(topics).await;
+        let response = DeleteRecordsResponse::default().with_topics(topics);
+        call.encode_all(request, response, routed.partitions).await
     }))
 }

@@ -13,7 +13,7 @@ use crate::broker::messages::{
 };
 use crate::handlers::scatter::{gather, scatter};
 use crate::handlers::transactions::{self, Joining};
-use crate::handlers::{Answered, Begun, Call, Close, errors};
+use crate::handlers::{self, Answered, Begun, Call, Close, errors};
 use crate::metadata::Image;
 use crate::protocol::ErrorCode;
 use crate::protocol::produce::{
@@ -22,6 +22,7 @@ use crate::protocol::produce::{
 };
 use crate::records::{BatchHeader, CompressionType, peek_compression, peek_transactional};
 use crate::runtime::profile;
+use crate::runtime::yield_budget::YieldBudget;
 use crate::transport::Outgoing;
 
 /// First version whose topics are ids.
@@ -34,15 +35,16 @@ const ADMIN_CLIENT: &str = "__admin_client";
 const ZSTD: i16 = 7;
 
 pub async fn begin(call: Call, body: BytesMut, timeline: &mut Timeline) -> Result<Begun, Close> {
-    let request = decode_produce_request(call.version, body)?;
+    let (version, elements) = (call.version, call.walked.elements);
+    let request = handlers::run(elements, move || decode_produce_request(version, body)).await?;
     profile::mark(timeline, Stage::Decode);
     let acks = request.acks;
     let timeout_ms = u32::try_from(request.timeout_ms).unwrap_or(0);
     let transactional_id = request.transactional_id.clone();
-    let (mut response, mut items) = route(&call, request);
+    let (mut response, mut items) = route(&call, request).await;
     if !matches!(acks, -1..=1) {
         fill(&mut response, ErrorCode::InvalidRequiredAcks);
-        return finish(&call, acks, response);
+        return finish(&call, acks, response).await;
     }
     join(
         &call,
@@ -52,7 +54,7 @@ pub async fn begin(call: Call, body: BytesMut, timeline: &mut Timeline) -> Resul
     )
     .await?;
     if items.is_empty() {
-        return finish(&call, acks, response);
+        return finish(&call, acks, response).await;
     }
     let about = about(&items);
     let sent = Cell::new(*timeline);
@@ -75,7 +77,9 @@ pub async fn begin(call: Call, body: BytesMut, timeline: &mut Timeline) -> Resul
     .await?;
     let second = async move {
         let mut places: Vec<(usize, usize)> = Vec::new();
+        let mut pace = YieldBudget::of_elements();
         for (t, topic) in response.topics.iter().enumerate() {
+            pace.spend(1 + topic.partitions.len()).await;
             places.extend((0..topic.partitions.len()).map(|p| (t, p)));
         }
         let unpack = |reply| match reply {
@@ -95,7 +99,7 @@ pub async fn begin(call: Call, body: BytesMut, timeline: &mut Timeline) -> Resul
         .await?;
         let mut timeline = sent.get();
         profile::mark(&mut timeline, Stage::Return);
-        let outgoing = match finish(&call, acks, response)? {
+        let outgoing = match finish(&call, acks, response).await? {
             Begun::Done(outgoing) => outgoing,
             Begun::Silent | Begun::Later(_) => Outgoing::default(),
         };
@@ -177,7 +181,7 @@ async fn join(
 
 /// Names the partitions, and prepares the response with what can be said already. Slots count the
 /// partitions in the order of the request.
-fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<ProduceBatch>>) {
+async fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<ProduceBatch>>) {
     let image = call.peer.image();
     // A batch that says it belongs to a transaction, of nobody's id, would hold back readers of what is
     // committed for ever.
@@ -189,10 +193,13 @@ fn route(call: &Call, request: ProduceRequest) -> (ProduceResponse, Vec<Item<Pro
     let mut items = Vec::with_capacity(request.topics.iter().map(|t| t.partitions.len()).sum());
     let mut slot = 0;
     let mut topics = Vec::with_capacity(request.topics.len());
+    let mut pace = YieldBudget::of_elements();
     for topic in request.topics {
+        pace.step().await;
         let found = find(call, &image, &topic);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
+            pace.step().await;
             let mut response = ProducePartitionResponse {
                 index: partition.index,
                 // Stands until a shard has answered.
@@ -302,9 +309,14 @@ fn fill(response: &mut ProduceResponse, code: ErrorCode) {
 }
 
 /// Encodes; or, with acks=0, says nothing, and closes the connection if something failed.
-fn finish(call: &Call, acks: i16, response: ProduceResponse) -> Result<Begun, Close> {
-    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
-    partitions.for_each(|partition| call.count(partition.error_code));
+async fn finish(call: &Call, acks: i16, response: ProduceResponse) -> Result<Begun, Close> {
+    let mut pace = YieldBudget::of_elements();
+    let mut count = response.topics.len();
+    for partition in response.topics.iter().flat_map(|topic| &topic.partitions) {
+        call.count(partition.error_code);
+        count += 1;
+        pace.step().await;
+    }
     if acks == 0 {
         let failed = response
             .topics
@@ -318,6 +330,8 @@ fn finish(call: &Call, acks: i16, response: ProduceResponse) -> Result<Begun, Cl
             )),
         };
     }
-    let bytes = encode_produce_response(call.version, call.correlation_id, &response)?;
+    let (version, id) = (call.version, call.correlation_id);
+    let encode = move || encode_produce_response(version, id, &response);
+    let bytes = handlers::run(count, encode).await?;
     Ok(Begun::Done(Outgoing::from(bytes)))
 }

@@ -13,14 +13,15 @@ use kafka_protocol::messages::{
     InitProducerIdResponse, ProducerId as WireProducerId,
 };
 
-use crate::base::{PartitionIndex, ProducerId, TopicPartition};
+use crate::base::ProducerId;
 use crate::broker::control::{ControlReply, ControlRequest};
 use crate::broker::event::Event;
 use crate::broker::messages::{Item, Reply, Request};
-use crate::handlers::scatter::{gather, scatter};
+use crate::handlers::scatter::{gather_into, route, scatter};
 use crate::handlers::{Begun, Call, Close, errors, topics, transactions};
 use crate::protocol::response::decode_request;
 use crate::protocol::{ErrorCode, StrBytes};
+use crate::runtime::yield_budget::YieldBudget;
 
 /// Producer ids that were given to this shard and that it gives to producers. One per shard.
 #[derive(Default)]
@@ -121,41 +122,37 @@ pub fn init_producer_id(call: Call, body: Bytes) -> Result<Begun, Close> {
 }
 
 pub async fn describe_producers(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: DescribeProducersRequest = decode_request(call.version, body)?;
-    let image = call.peer.image();
-    let mut items = Vec::new();
-    let mut places = Vec::new();
-    let mut response = DescribeProducersResponse::default();
+    let request: DescribeProducersRequest = call.decode(body).await?;
     let mut seen = HashSet::new();
-    for topic in &request.topics {
-        let found = image.topic_by_name(&topic.name);
-        let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
-        for &index in &topic.partition_indexes {
-            let mut answer = PartitionResponse::default().with_partition_index(index);
-            let place = found
-                .filter(|topic| topic.partition(PartitionIndex(index)).is_some())
-                .map(|topic| TopicPartition::new(topic.id, PartitionIndex(index)));
-            match place {
+    let routed = route(
+        &call.peer.image(),
+        &request.topics,
+        |topic| (topic.name.as_str(), topic.partition_indexes.as_slice()),
+        |index| *index,
+        |named| {
+            let mut answer = PartitionResponse::default().with_partition_index(*named.asked);
+            let item = match named.place {
                 // A few bytes that name a partition are answered with all of its producers.
                 Some(partition) if !seen.insert(partition) => {
                     answer.error_code = ErrorCode::InvalidRequest.code();
+                    None
                 }
-                Some(partition) => items.push(Item {
-                    slot: places.len() as u32,
+                Some(partition) => Some(Item {
+                    slot: named.slot,
                     partition,
                     ask: (),
                 }),
-                None => answer.error_code = ErrorCode::UnknownTopicOrPartition.code(),
-            }
-            places.push((response.topics.len(), partitions.len()));
-            partitions.push(answer);
-        }
-        response.topics.push(
-            TopicResponse::default()
-                .with_name(topic.name.clone())
-                .with_partitions(partitions),
-        );
-    }
+                None => {
+                    answer.error_code = ErrorCode::UnknownTopicOrPartition.code();
+                    None
+                }
+            };
+            (answer, item)
+        },
+    )
+    .await;
+    let mut answers = routed.answers;
+    let items = routed.items;
     let shard = call.peer.shard();
     let pending = scatter(
         shard,
@@ -169,12 +166,12 @@ pub async fn describe_producers(call: Call, body: Bytes) -> Result<Begun, Close>
             Reply::DescribeProducers(answers) => Some(answers),
             _ => None,
         };
-        gather(pending, unpack, |slot, result| {
-            let Some(&(t, p)) = places.get(slot as usize) else {
-                return;
-            };
-            let answer = &mut response.topics[t].partitions[p];
-            match result {
+        let mut elements = routed.partitions;
+        gather_into(
+            pending,
+            unpack,
+            &mut answers,
+            |answer, result| match result {
                 Ok(producers) => {
                     answer.active_producers = producers
                         .into_iter()
@@ -188,14 +185,22 @@ pub async fn describe_producers(call: Call, body: Bytes) -> Result<Begun, Close>
                                 .with_current_txn_start_offset(p.current_txn_start_offset.0)
                         })
                         .collect();
+                    elements += answer.active_producers.len();
                 }
                 Err(error) => {
                     answer.error_code = errors::code(&error).code();
                     answer.error_message = Some(StrBytes::from_string(error.to_string()));
                 }
-            }
-        })
+            },
+        )
         .await?;
-        call.encode(&response)
+        let topics = request.topics.iter().zip(answers).map(|(topic, answers)| {
+            TopicResponse::default()
+                .with_name(topic.name.clone())
+                .with_partitions(answers)
+        });
+        let topics = YieldBudget::of_elements().collect(topics).await;
+        let response = DescribeProducersResponse::default().with_topics(topics);
+        call.encode_all(request, response, elements).await
     }))
 }

@@ -12,17 +12,19 @@ use crate::broker::control::{ControlReply, ControlRequest};
 use crate::broker::shard::wall_clock;
 use crate::controller::CLUSTER_METADATA_TOPIC;
 use crate::handlers::{Begun, Call, Close, advertise, topics};
-use crate::protocol::response::decode_request;
 use crate::protocol::{ErrorCode, StrBytes};
+use crate::runtime::yield_budget::YieldBudget;
 
-pub fn describe_quorum(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: DescribeQuorumRequest = decode_request(call.version, body)?;
+pub async fn describe_quorum(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: DescribeQuorumRequest = call.decode(body).await?;
     let known = matches!(&request.topics[..], [topic]
         if topic.topic_name.as_str() == CLUSTER_METADATA_TOPIC
             && matches!(&topic.partitions[..], [p] if p.partition_index == 0));
     if !known {
         let mut response = DescribeQuorumResponse::default();
+        let mut pace = YieldBudget::of_elements();
         for topic in &request.topics {
+            pace.spend(1 + topic.partitions.len()).await;
             let partitions = topic.partitions.iter().map(|p| {
                 PartitionData::default()
                     .with_partition_index(p.partition_index)
@@ -34,7 +36,7 @@ pub fn describe_quorum(call: Call, body: Bytes) -> Result<Begun, Close> {
                     .with_partitions(partitions.collect()),
             );
         }
-        return Ok(Begun::Done(call.encode(&response)?));
+        return Ok(Begun::Done(call.encode_all(request, response, 0).await?));
     }
     Ok(Begun::later(async move {
         let state = match topics::control(&call, ControlRequest::Quorum).await? {

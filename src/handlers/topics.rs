@@ -13,9 +13,9 @@ use kafka_protocol::messages::{
 use crate::base::settings::describe_topic;
 use crate::broker::control::{ControlReply, ControlRequest};
 use crate::broker::messages::{Reply, Request};
-use crate::handlers::{Begun, Call, Close};
-use crate::protocol::response::decode_request;
+use crate::handlers::{self, Begun, Call, Close};
 use crate::protocol::{ErrorCode, StrBytes};
+use crate::runtime::yield_budget::YieldBudget;
 
 /// Asks the control thread.
 pub async fn control(call: &Call, request: ControlRequest) -> Result<ControlReply, Close> {
@@ -30,10 +30,11 @@ pub async fn control(call: &Call, request: ControlRequest) -> Result<ControlRepl
     }
 }
 
-pub fn create_topics(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: CreateTopicsRequest = decode_request(call.version, body)?;
+pub async fn create_topics(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: CreateTopicsRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
-        let asked = request.clone();
+        let both = move || (request.clone(), request);
+        let (asked, request) = handlers::run(call.walked.elements, both).await;
         let mut response = match control(&call, ControlRequest::CreateTopics(request)).await? {
             ControlReply::CreateTopics(response) => response,
             other => {
@@ -50,17 +51,34 @@ pub fn create_topics(call: Call, body: Bytes) -> Result<Begun, Close> {
             }
         };
         if call.version >= 5 {
-            add_configs(&call, &asked, &mut response);
+            add_configs(&call, &asked, &mut response).await;
         }
-        call.encode(&response)
+        let described = response
+            .topics
+            .iter()
+            .filter(|topic| topic.configs.is_some());
+        // Some thirty settings each.
+        let elements = 30 * described.count();
+        call.encode_all(asked, response, elements).await
     }))
 }
 
 /// Version 5 tells the settings of each topic that was, or would be, created (KIP-525).
-fn add_configs(call: &Call, asked: &CreateTopicsRequest, response: &mut CreateTopicsResponse) {
+async fn add_configs(
+    call: &Call,
+    asked: &CreateTopicsRequest,
+    response: &mut CreateTopicsResponse,
+) {
     let settings = call.peer.settings();
-    let by_name: HashMap<&str, _> = asked.topics.iter().map(|t| (t.name.as_str(), t)).collect();
+    let mut pace = YieldBudget::of_elements();
+    let mut by_name = HashMap::with_capacity(asked.topics.len());
+    for topic in &asked.topics {
+        by_name.insert(topic.name.as_str(), topic);
+        pace.step().await;
+    }
     for result in response.topics.iter_mut().filter(|r| r.error_code == 0) {
+        // An entry of each setting.
+        pace.spend(50).await;
         let Some(topic) = by_name.get(result.name.as_str()) else {
             continue;
         };
@@ -84,8 +102,8 @@ fn add_configs(call: &Call, asked: &CreateTopicsRequest, response: &mut CreateTo
     }
 }
 
-pub fn delete_topics(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: DeleteTopicsRequest = decode_request(call.version, body)?;
+pub async fn delete_topics(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: DeleteTopicsRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         let mut response = match control(&call, ControlRequest::DeleteTopics(request)).await? {
             ControlReply::DeleteTopics(response) => response,
@@ -95,21 +113,23 @@ pub fn delete_topics(call: Call, body: Bytes) -> Result<Begun, Close> {
             }
         };
         if call.version < 3 {
+            let mut pace = YieldBudget::of_elements();
             for result in &mut response.responses {
+                pace.step().await;
                 if result.error_code == ErrorCode::TopicDeletionDisabled.code() {
                     result.error_code = ErrorCode::InvalidRequest.code();
                 }
             }
         }
-        call.encode(&response)
+        call.encode_all((), response, 0).await
     }))
 }
 
-pub fn create_partitions(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: CreatePartitionsRequest = decode_request(call.version, body)?;
+pub async fn create_partitions(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: CreatePartitionsRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         match control(&call, ControlRequest::CreatePartitions(request)).await? {
-            ControlReply::CreatePartitions(response) => call.encode(&response),
+            ControlReply::CreatePartitions(response) => call.encode_all((), response, 0).await,
             other => {
                 unavailable(other);
                 Err(Close::Stopping)
@@ -118,11 +138,11 @@ pub fn create_partitions(call: Call, body: Bytes) -> Result<Begun, Close> {
     }))
 }
 
-pub fn elect_leaders(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: ElectLeadersRequest = decode_request(call.version, body)?;
+pub async fn elect_leaders(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: ElectLeadersRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         match control(&call, ControlRequest::ElectLeaders(request)).await? {
-            ControlReply::ElectLeaders(response) => call.encode(&response),
+            ControlReply::ElectLeaders(response) => call.encode_all((), response, 0).await,
             other => {
                 unavailable(other);
                 Err(Close::Stopping)
@@ -132,10 +152,10 @@ pub fn elect_leaders(call: Call, body: Bytes) -> Result<Begun, Close> {
 }
 
 /// Nothing is ever being reassigned on a node that is alone.
-pub fn list_partition_reassignments(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let _: ListPartitionReassignmentsRequest = decode_request(call.version, body)?;
+pub async fn list_partition_reassignments(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: ListPartitionReassignmentsRequest = call.decode(body).await?;
     let response = ListPartitionReassignmentsResponse::default().with_error_message(None);
-    Ok(Begun::Done(call.encode(&response)?))
+    Ok(Begun::Done(call.encode_all(request, response, 0).await?))
 }
 
 /// Logs why the quorum did not answer.

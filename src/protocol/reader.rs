@@ -72,6 +72,7 @@ pub(crate) struct Reader<'a> {
     position: usize,
     pub(crate) flexible: bool,
     elements: usize,
+    elements_max: usize,
     tags: usize,
 }
 
@@ -84,8 +85,20 @@ impl<'a> Reader<'a> {
             position: 0,
             flexible,
             elements: 0,
+            elements_max: MAX_ELEMENTS,
             tags: 0,
         }
+    }
+
+    /// Stops behind fewer elements than [`MAX_ELEMENTS`].
+    pub(super) fn with_elements_max(mut self, elements_max: usize) -> Self {
+        self.elements_max = elements_max;
+        self
+    }
+
+    /// Elements of arrays so far.
+    pub(super) fn elements_read(&self) -> usize {
+        self.elements
     }
 
     /// Bytes consumed.
@@ -247,7 +260,7 @@ impl<'a> Reader<'a> {
             return self.err(field, Reason::BeyondEnd);
         }
         self.elements = self.elements.saturating_add(count);
-        if self.elements > MAX_ELEMENTS {
+        if self.elements > self.elements_max {
             return self.err(field, Reason::TooManyElements);
         }
         Ok(Some(count))

@@ -194,6 +194,12 @@ pub fn spawn_latency<T: 'static>(future: impl Future<Output = T> + 'static) -> T
     glommio::spawn_local_into(future, latency_queue()).expect("the queue was just made or found")
 }
 
+/// Runs `job` on the shard's helper thread, which has no core of its own to keep: for work that takes long
+/// and cannot be cut into pieces.
+pub async fn run_aside<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor().spawn_blocking(job).await
+}
+
 /// Lets everything else that can run on this shard run once, and sockets and timers be looked at.
 pub async fn yield_now() {
     let mut waited = false;

@@ -96,6 +96,10 @@ impl Broker {
         self.kind
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }

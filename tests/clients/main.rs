@@ -23,6 +23,9 @@
 //! | `tool CLASS STDIN ARGUMENT…` (Java) | exit status, what was printed |
 //!
 //! The same tests pass against Apache Kafka (`RINGSPUN_TEST_BROKER=kafka`), which makes them a reference.
+//! `RINGSPUN_CAPTURE_FRAMES=FOLDER` keeps what the clients sent (see recorder.rs); the test that compares
+//! addresses fails then.
+//!
 //! A client that cannot be installed is skipped with the reason; with `RINGSPUN_REQUIRE_ALL=1` that is a
 //! failure. Arguments filter by a part of the name, as in every Rust test.
 
@@ -31,6 +34,7 @@ mod broker;
 mod client;
 mod console_tools;
 mod group_tools;
+mod recorder;
 mod records;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,6 +44,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, Kind, packages};
 use client::Client;
+use recorder::Recorder;
 use records::{Abilities, Record};
 
 const PARTITIONS: i32 = 20;
@@ -748,7 +753,18 @@ fn main() -> ExitCode {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let kind = Kind::from_environment();
     let started = Instant::now();
-    let broker = match Broker::start(kind, &folder.path().join("broker"), &[]) {
+    let capture = std::env::var_os("RINGSPUN_CAPTURE_FRAMES").map(PathBuf::from);
+    let recorder = capture
+        .as_ref()
+        .map(|_| Recorder::start().expect("a port of the loopback"));
+    let advertised = recorder
+        .as_ref()
+        .map(|recorder| format!("PLAINTEXT://127.0.0.1:{}", recorder.port));
+    let settings: Vec<(&str, &str)> = advertised
+        .iter()
+        .map(|address| ("advertised.listeners", address.as_str()))
+        .collect();
+    let broker = match Broker::start(kind, &folder.path().join("broker"), &settings) {
         Ok(broker) => broker,
         Err(problem) => {
             println!(
@@ -758,6 +774,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Some(recorder) = &recorder {
+        recorder.forward_to(broker.port());
+    }
     let (clients, missing) = clients(&broker, folder.path());
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -795,6 +814,9 @@ fn main() -> ExitCode {
                 failed.push((name, problem));
             }
         }
+    }
+    if let (Some(recorder), Some(capture)) = (recorder, capture) {
+        recorder.write(&capture).expect("a folder to write to");
     }
     if !failed.is_empty() {
         println!("\nfailures:\n");

@@ -145,6 +145,7 @@ fn send(
             scope.spawn(move || {
                 // Half of the seeds have names that exist.
                 let more = (0..3).flat_map(|_| seeds.iter().cloned());
+                let more = more.chain(captured());
                 let mut fuzzer = Fuzzer::with_seeds(seed + peer, more);
                 let mut rng = Rng::new(seed + peer);
                 let mut unsent: VecDeque<Vec<u8>> = VecDeque::new();
@@ -293,6 +294,28 @@ fn named_seeds(node: &Node) -> Vec<Vec<u8>> {
     seeds.extend(read_only());
     seeds.extend(changes());
     seeds
+}
+
+/// What real clients sent: `tests/golden/frames`.
+pub fn captured() -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/frames");
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .expect("captured frames")
+        .map(|entry| entry.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "frames"))
+        .collect();
+    files.sort();
+    let mut frames = Vec::new();
+    for file in files {
+        let bytes = fs::read(file).expect("a file");
+        let mut rest = bytes.as_slice();
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            let (frame, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+            frames.push(frame.to_vec());
+            rest = after;
+        }
+    }
+    frames
 }
 
 fn produce_by_id(id: Uuid, batch: Bytes) -> Vec<u8> {

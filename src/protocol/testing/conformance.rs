@@ -5,6 +5,7 @@ use kafka_protocol::messages as m;
 
 use super::*;
 use crate::protocol::newer;
+use crate::protocol::reader::Reader;
 use crate::protocol::walker::{self, Kind, decoded_size, walk_fields};
 
 #[test]
@@ -79,7 +80,7 @@ fn our_describe_log_dirs_response_fits_the_schema_in_every_version() {
         let mut out = Vec::new();
         response.encode(&mut out, version).unwrap();
         let fields = response_fields(api::key::DESCRIBE_LOG_DIRS);
-        let walked = walk_fields(fields, version, version >= 2, &out).unwrap();
+        let walked = walk_fields(fields, version, Reader::new(&out, version >= 2)).unwrap();
         assert_eq!(walked.consumed, out.len());
     }
 }

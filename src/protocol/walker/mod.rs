@@ -18,16 +18,18 @@ pub(super) mod responses;
 pub(super) use requests::REQUESTS;
 
 use super::api::{self, Lookup};
-use super::reader::{Malformed, Reader, Reason};
+use super::reader::{MAX_ELEMENTS, Malformed, Reader, Reason};
 
 /// What the walk over a request's body found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Walked {
     /// Bytes of the body that are the request; what is behind them is ignored.
     pub consumed: usize,
     /// An upper bound of what the decoded request takes beside the frame, which its strings and bytes
     /// point into.
     pub memory_bytes: usize,
+    /// Elements of all its arrays: how much there is to do.
+    pub elements: usize,
 }
 
 /// The type of a field.
@@ -119,9 +121,38 @@ pub(super) fn request_layout(key: i16) -> Option<&'static Layout> {
 ///
 /// Allocates nothing. Takes time in proportion to the body.
 pub fn walk(api_key: i16, version: i16, body: &[u8]) -> Result<Walked, Malformed> {
+    walk_within(api_key, version, body, MAX_ELEMENTS)
+}
+
+/// As [`walk`], but gives up with `None` at a body of more than `elements_max` elements, so that a long
+/// one can be walked where it holds up nobody.
+pub fn walk_up_to(
+    api_key: i16,
+    version: i16,
+    body: &[u8],
+    elements_max: usize,
+) -> Result<Option<Walked>, Malformed> {
+    match walk_within(api_key, version, body, elements_max.min(MAX_ELEMENTS)) {
+        Ok(walked) => Ok(Some(walked)),
+        Err(malformed) if malformed.reason == Reason::TooManyElements => Ok(None),
+        Err(malformed) => Err(malformed),
+    }
+}
+
+fn walk_within(
+    api_key: i16,
+    version: i16,
+    body: &[u8],
+    elements_max: usize,
+) -> Result<Walked, Malformed> {
     match (api::lookup(api_key, version), request_layout(api_key)) {
         (Lookup::Served(api), Some(layout)) => {
-            walk_fields(layout.fields, version, api.flexible(version), body)
+            let reader = Reader::new(body, api.flexible(version));
+            walk_fields(
+                layout.fields,
+                version,
+                reader.with_elements_max(elements_max),
+            )
         }
         _ => Reader::new(body, false).err("version", Reason::NotServed),
     }
@@ -130,11 +161,10 @@ pub fn walk(api_key: i16, version: i16, body: &[u8]) -> Result<Walked, Malformed
 pub(super) fn walk_fields(
     fields: &'static [Field],
     version: i16,
-    flexible: bool,
-    body: &[u8],
+    reader: Reader<'_>,
 ) -> Result<Walked, Malformed> {
     let mut walk = Walk {
-        reader: Reader::new(body, flexible),
+        reader,
         version,
         memory_bytes: struct_size(fields),
     };
@@ -142,6 +172,7 @@ pub(super) fn walk_fields(
     Ok(Walked {
         consumed: walk.reader.position(),
         memory_bytes: walk.memory_bytes,
+        elements: walk.reader.elements_read(),
     })
 }
 
