@@ -209,7 +209,7 @@ fn pings(mut stream: TcpStream, done: impl Fn(usize) -> bool) -> Result<Histogra
     while !done(sent) {
         due += Duration::from_millis(1);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        stream.write_all(b"\0\0\0\x04ping")?;
+        stream.write_all(b"\0\0\0\x08pingping")?;
         let mut answer = [0; 4];
         stream.read_exact(&mut answer)?;
         // From when it was due: one that waits for the one before has waited too.

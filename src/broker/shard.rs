@@ -6,7 +6,7 @@
 //! another one flushes what rolls have closed; the timer completes what has waited to its deadline; the keeper does retention, rolls, checkpoints.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ use crate::broker::error::PartitionError;
 use crate::broker::event::Event;
 use crate::broker::lifecycle::Offline;
 use crate::broker::messages::{
-    Answer, Fetch, Fetched, Item, Marker, PartitionSize, Produce, Reply, Request, TransactionBatch,
+    Answer, Fetch, Fetched, Item, Marker, PartitionSize, Produce, ProduceBatch, Reply, Request,
+    TransactionBatch,
 };
 use crate::broker::offload::Directories;
 use crate::broker::partition::{Moved, Partition};
@@ -35,6 +36,19 @@ use crate::runtime::mailbox::{Closed, Endpoint};
 use crate::runtime::profile;
 use crate::runtime::yield_budget::YieldBudget;
 use crate::storage::LogError;
+
+/// Bytes that are checked and staged before other tasks run.
+const APPEND_BUDGET_BYTES: usize = 512 * 1024;
+
+/// A produce request under way.
+struct Producing {
+    op: Rc<ProduceOp>,
+    acks: i16,
+    timeout_ms: u32,
+    left: std::vec::IntoIter<Item<ProduceBatch>>,
+    /// Slots that are not acknowledged yet.
+    waiting: Vec<u32>,
+}
 
 /// Bytes that the writer puts out before it lets other tasks run.
 const WRITE_BUDGET_BYTES: u64 = 1 << 20;
@@ -58,6 +72,8 @@ pub struct Shard {
     partitions: RefCell<HashMap<TopicPartition, Rc<Partition>>>,
     /// Partitions of this shard whose logs could not be opened.
     offline: RefCell<HashMap<TopicPartition, Offline>>,
+    /// Produces that were too large for one turn, and those behind them.
+    producing: RefCell<VecDeque<Producing>>,
     dirty: RefCell<Vec<Rc<Partition>>>,
     dirty_event: Event,
     to_flush: RefCell<Vec<Rc<Partition>>>,
@@ -101,6 +117,7 @@ impl Shard {
             settings: RefCell::new(settings),
             partitions: RefCell::default(),
             offline: RefCell::default(),
+            producing: RefCell::default(),
             dirty: RefCell::default(),
             dirty_event: Event::default(),
             to_flush: RefCell::default(),
@@ -391,15 +408,48 @@ impl Shard {
             .collect()
     }
 
-    /// Appends in order; whatever is not acknowledged yet waits.
+    /// Appends in order; whatever is not acknowledged yet waits. A request of many bytes lets other tasks run
+    /// between its partitions, and those that come meanwhile stay behind it.
     fn produce(self: &Rc<Self>, produce: Produce, reply: ReplyTo) {
         let op = ProduceOp::new(produce.partitions.len(), reply, produce.timeline);
+        let producing = Producing {
+            op,
+            acks: produce.acks,
+            timeout_ms: produce.timeout_ms,
+            left: produce.partitions.into_iter(),
+            waiting: Vec::new(),
+        };
+        if !self.producing.borrow().is_empty() {
+            self.producing.borrow_mut().push_back(producing);
+        } else if let Some(rest) = self.append_some(producing) {
+            self.producing.borrow_mut().push_back(rest);
+            spawn("produce", self.clone().produce_rest());
+        }
+    }
+
+    async fn produce_rest(self: Rc<Self>) {
+        loop {
+            crate::runtime::executor::yield_now().await;
+            let Some(first) = self.producing.borrow_mut().pop_front() else {
+                return;
+            };
+            if let Some(rest) = self.append_some(first) {
+                self.producing.borrow_mut().push_front(rest);
+            } else if self.producing.borrow().is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Appends as much as one turn may. Returns what is left of it.
+    fn append_some(self: &Rc<Self>, mut producing: Producing) -> Option<Producing> {
         let now = wall_clock();
         let verify = self.settings().transaction_partition_verification_enable;
         let counters = self.counters();
         let mut scratch = self.scratch.borrow_mut();
-        let mut waiting = Vec::new();
-        for item in produce.partitions {
+        let mut turn = 0;
+        let (op, acks) = (&producing.op, producing.acks);
+        while let Some(item) = producing.left.next() {
             let slot = item.slot;
             if self.stopping.get() {
                 op.answer(slot, Err(PartitionError::Stopping));
@@ -412,32 +462,39 @@ impl Shard {
                     continue;
                 }
             };
-            let bytes = item.ask.records.len() as u64;
-            match partition.append(item.ask, produce.acks, verify, now, &mut scratch) {
+            let bytes = item.ask.records.len();
+            match partition.append(item.ask, acks, verify, now, &mut scratch) {
                 Ok(appended) => {
                     if appended.is_duplicate {
                         counters.produced_duplicate_batches.inc();
                     } else {
                         counters.produced_batches.inc();
-                        counters.produced_bytes.add(bytes);
+                        counters.produced_bytes.add(bytes as u64);
                         counters.produced_records.add(appended.records);
                         self.mark_dirty(&partition);
                     }
-                    if partition.wait(appended, produce.acks, slot, &op) {
-                        waiting.push(slot);
+                    if partition.wait(appended, acks, slot, op) {
+                        producing.waiting.push(slot);
                     }
                 }
                 Err(error) => op.answer(slot, Err(error)),
             }
+            turn += bytes;
+            if turn >= APPEND_BUDGET_BYTES && producing.left.len() > 0 {
+                return Some(producing);
+            }
         }
         op.appended();
-        if !waiting.is_empty() {
-            self.purgatory.count_produce(&op);
+        if !producing.waiting.is_empty() {
+            self.purgatory.count_produce(op);
+            if acks == -1 {
+                let timeout = Duration::from_millis(producing.timeout_ms.into());
+                let deadline = Instant::now() + timeout;
+                self.purgatory
+                    .watch_produce(op, producing.waiting, deadline);
+            }
         }
-        if !waiting.is_empty() && produce.acks == -1 {
-            let deadline = Instant::now() + Duration::from_millis(produce.timeout_ms.into());
-            self.purgatory.watch_produce(&op, waiting, deadline);
-        }
+        None
     }
 
     /// Appends the markers of transactions, and answers each when it is acknowledged by all.
