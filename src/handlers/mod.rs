@@ -333,12 +333,18 @@ pub async fn begin(
     call.walked = walked;
     charge(&peer.budget, units, walked.memory_bytes as u64).await?;
     match api.key {
-        key::PRODUCE => return produce::begin(call, body, timeline).await,
-        key::FETCH => return fetch::begin(call, body.freeze(), timeline).await,
+        key::PRODUCE => return Box::pin(produce::begin(call, body, timeline)).await,
+        key::FETCH => return Box::pin(fetch::begin(call, body.freeze(), timeline)).await,
         _ => {}
     }
-    let body: Bytes = body.freeze();
-    match api.key {
+    // What these take while they are begun is theirs alone: kept in the future of every connection it would
+    // be many megabytes for ten thousand that wait.
+    Box::pin(dispatch(call, body.freeze())).await
+}
+
+/// Starts a request of any other API.
+async fn dispatch(call: Call, body: Bytes) -> Result<Begun, Close> {
+    match call.api.key {
         key::API_VERSIONS => api_versions::begin(&call, body),
         key::METADATA => metadata::metadata(call, body).await,
         key::DESCRIBE_CLUSTER => metadata::describe_cluster(call, body),
