@@ -120,7 +120,8 @@ pub trait Machine: Sized + 'static {
     /// A transaction's marker was appended, or read: what it had in this partition counts, or does not.
     fn apply_marker(&mut self, producer_id: ProducerId, epoch: ProducerEpoch, committed: bool);
 
-    /// The whole log has been read: sessions start, and what a crash left half done goes on.
+    /// The whole log has been read: sessions start, and what a crash left half done goes on. An empty log
+    /// has nothing of either: a new machine serves without this call.
     fn loaded(&mut self, context: &mut Context<'_>) -> Outcome<Self>;
 
     fn ask(&mut self, context: &mut Context<'_>, token: Token, ask: Self::Ask) -> Outcome<Self>;
