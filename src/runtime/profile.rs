@@ -12,10 +12,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, VecDeque};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use super::clock;
 use crate::base::ShardId;
@@ -101,6 +101,33 @@ pub fn is_on() -> bool {
     TURN.with(|turn| turn.on.get())
 }
 
+pin_project_lite::pin_project! {
+    /// A task whose turns are timed. Not an `async fn`: that would hold the task twice.
+    struct Timed<F> {
+        name: &'static str,
+        peer: Option<SocketAddr>,
+        // Where its times are kept; found at the first turn.
+        index: Option<Option<usize>>,
+        #[pin]
+        task: F,
+    }
+}
+
+impl<F: Future> Future for Timed<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let timed = self.project();
+        if !is_on() {
+            return timed.task.poll(cx);
+        }
+        let index = *timed
+            .index
+            .get_or_insert_with(|| with(|profiler| profiler.task(timed.name)).flatten());
+        turn(index, timed.peer.as_ref(), || timed.task.poll(cx))
+    }
+}
+
 /// A task whose turns are timed under `name`.
 pub fn named<T>(name: &'static str, task: impl Future<Output = T>) -> impl Future<Output = T> {
     timed(name, None, task)
@@ -115,17 +142,13 @@ pub fn named_for<T>(
     timed(name, Some(peer), task)
 }
 
-async fn timed<T>(
-    name: &'static str,
-    peer: Option<SocketAddr>,
-    task: impl Future<Output = T>,
-) -> T {
-    if !is_on() {
-        return task.await;
+fn timed<F: Future>(name: &'static str, peer: Option<SocketAddr>, task: F) -> Timed<F> {
+    Timed {
+        name,
+        peer,
+        index: None,
+        task,
     }
-    let index = with(|profiler| profiler.task(name)).flatten();
-    let mut task = pin!(task);
-    poll_fn(|cx| turn(index, peer.as_ref(), || task.as_mut().poll(cx))).await
 }
 
 fn turn<T>(

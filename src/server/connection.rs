@@ -307,17 +307,16 @@ impl ConnectionHost {
             queue.cut(CloseReason::Shutdown);
         }
         let counters = self.handlers.shard.counters();
-        let writing = write_loop(peer.clone(), queue.clone(), sender);
         let writer = glommio::spawn_local(profile::named_for(
             "connection writer",
             peer.address,
-            writing,
+            write_loop(peer.clone(), queue.clone(), sender),
         ));
-        let cut = async {
+        let reason = future::or(self.read_loop(&peer, &queue, reader), async {
             queue.cut_event.wait().await;
             queue.cut.get().unwrap_or(CloseReason::Shutdown)
-        };
-        let reason = future::or(self.read_loop(&peer, &queue, reader), cut).await;
+        })
+        .await;
         // A client that has gone reads nothing more; one whose request cannot be read, or failed
         // without an answer, is told first what it asked before, and so is everybody when the node stops.
         if matches!(
@@ -431,12 +430,12 @@ impl ConnectionHost {
 
 /// Sends responses in order until the reader has ended and all are sent, or the connection is cut.
 async fn write_loop(peer: Rc<Peer>, queue: Rc<Queue>, mut sender: Sender) -> Option<CloseReason> {
-    let abort = async {
+    // In one expression: what is named here and moved later has room in the task twice.
+    let reason = future::or(send_all(&peer, &queue, &mut sender), async {
         queue.abort_event.wait().await;
         Some(CloseReason::Shutdown)
-    };
-    let sending = send_all(&peer, &queue, &mut sender);
-    let reason = future::or(sending, abort).await;
+    })
+    .await;
     let reason = reason.map(|reason| queue.cut.get().unwrap_or(reason));
     queue.writer_done.set(true);
     queue.drained.set();

@@ -31,7 +31,7 @@ const RECEIVE_BYTES: usize = 128 * 1024;
 const FRAME_BYTES_LEAST: usize = 8;
 
 /// Bytes a frame's own buffer starts with, at least.
-const BUFFER_BYTES_LEAST: usize = 16 * 1024;
+const BUFFER_BYTES_LEAST: usize = 1024;
 
 /// A request as it came, without its length.
 #[derive(Debug)]

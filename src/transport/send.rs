@@ -199,7 +199,8 @@ impl Sender {
                 Ok(u32::try_from(sent).unwrap_or(bytes))
             }
             Err(Errno::AGAIN) => {
-                let mut copy = [0; WAIT_BYTES];
+                // Not an array: every connection would have room for it.
+                let mut copy = vec![0; WAIT_BYTES];
                 let wanted = WAIT_BYTES.min(bytes as usize);
                 match file.read_at(&mut copy[..wanted], position)? {
                     0 => Err(SendError::FileTruncated),
@@ -248,7 +249,8 @@ impl Sender {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    let mut copy = [0; WAIT_BYTES];
+                    // Not an array: every connection would have room for it.
+                    let mut copy = vec![0; WAIT_BYTES];
                     let wanted = WAIT_BYTES.min(left);
                     let read = rustix::io::read(outlet, &mut copy[..wanted])?;
                     let mut rest = &copy[..read];
