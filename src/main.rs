@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,6 +19,7 @@ use ringspun::admin::metrics::{Metrics, PartitionSample, PartitionSource};
 use ringspun::admin::profile::command::{self, ProfileArguments};
 use ringspun::admin::profile::{ProfileSource, Profiler, Sample};
 use ringspun::admin::shards::{self, ShardSource};
+use ringspun::admin::tune::command::{self as tune, TuneArguments};
 use ringspun::base::listeners::{self, HostPort};
 use ringspun::base::settings::{self, Inputs, Loaded};
 use ringspun::broker::loggers::Loggers;
@@ -55,6 +56,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Profile(ProfileArguments),
+    Tune(TuneArguments),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
     };
     let done = match &arguments.command {
         Some(Command::Profile(asked)) => command::run(asked),
+        Some(Command::Tune(asked)) => run_tune(asked),
         None => run(&arguments, started).map_err(|error| error.line()),
     };
     match done {
@@ -94,7 +97,7 @@ fn refuse(line: &str) -> ExitCode {
 }
 
 fn run(arguments: &Arguments, started: Instant) -> Result<(), StartError> {
-    let loaded = load(arguments)?;
+    let loaded = load(arguments.config.as_deref(), &arguments.option)?;
     if arguments.print_config {
         use std::io::Write as _;
         // Whoever closes the pipe early (`| head`) has seen enough.
@@ -121,9 +124,20 @@ fn run(arguments: &Arguments, started: Instant) -> Result<(), StartError> {
     serve(prepared, started, loggers)
 }
 
+fn run_tune(asked: &TuneArguments) -> Result<(), String> {
+    let settings = match asked.settings() {
+        None => None,
+        Some((config, options)) => {
+            let loaded = load(config, options).map_err(|error| error.line())?;
+            Some(loaded.settings)
+        }
+    };
+    tune::run(asked, settings.as_ref())
+}
+
 /// Reads the file and the environment, and checks every setting.
-fn load(arguments: &Arguments) -> Result<Loaded, StartError> {
-    let file = match &arguments.config {
+fn load(config: Option<&Path>, options: &[String]) -> Result<Loaded, StartError> {
+    let file = match config {
         None => None,
         Some(path) => {
             let name = path.display().to_string();
@@ -143,7 +157,7 @@ fn load(arguments: &Arguments) -> Result<Loaded, StartError> {
             .as_ref()
             .map(|(name, text)| (name.as_str(), text.as_str())),
         environment: &environment,
-        command_line: &arguments.option,
+        command_line: options,
         host_name: &listeners::host_name(),
     })
     .map_err(|errors| {

@@ -3,6 +3,7 @@
 //! Uses nothing of ours. No clock is read here: [`Timestamp`] is handed in by whoever has one.
 
 pub mod counters;
+pub mod cpu_list;
 pub mod histogram;
 pub mod ids;
 pub mod log_limit;

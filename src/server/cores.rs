@@ -1,10 +1,9 @@
 //! Which CPU each shard runs on.
 
-use std::fmt::Write as _;
-
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::startup::StartError;
+use crate::base::cpu_list;
 use crate::base::settings::CoreList;
 
 /// More shards than this are refused: each costs memory and file descriptors, and no machine has as
@@ -54,7 +53,7 @@ pub fn plan(cores: &CoreList, shards: u16, allowed: &[usize]) -> Result<CorePlan
             why,
             remedy: format!(
                 "this process may run on CPUs {}; name some of them, or give a count up to {}",
-                ranges(allowed),
+                cpu_list::format(allowed),
                 allowed.len()
             ),
         })
@@ -78,7 +77,7 @@ pub fn plan(cores: &CoreList, shards: u16, allowed: &[usize]) -> Result<CorePlan
             if !missing.is_empty() {
                 return refuse(format!(
                     "CPU {} is not one this process may run on",
-                    ranges(&missing)
+                    cpu_list::format(&missing)
                 ));
             }
             cpus.iter().map(|&cpu| usize::from(cpu)).collect()
@@ -101,28 +100,6 @@ pub fn plan(cores: &CoreList, shards: u16, allowed: &[usize]) -> Result<CorePlan
     Ok(CorePlan {
         cpus: (0..shards).map(|i| picked[i % picked.len()]).collect(),
     })
-}
-
-/// `0,2-3`: ascending numbers as people write them.
-pub fn ranges(cpus: &[usize]) -> String {
-    let mut text = String::new();
-    let mut rest = cpus;
-    while let Some((&first, _)) = rest.split_first() {
-        let run = rest
-            .iter()
-            .enumerate()
-            .take_while(|&(i, &cpu)| cpu == first + i)
-            .count();
-        if !text.is_empty() {
-            text.push(',');
-        }
-        let _ = match run {
-            1 => write!(text, "{first}"),
-            _ => write!(text, "{first}-{}", first + run - 1),
-        };
-        rest = &rest[run..];
-    }
-    text
 }
 
 #[cfg(test)]
@@ -167,12 +144,6 @@ mod tests {
         let plan = plan(&CoreList::Count(2), 5, &[0, 1]).unwrap();
         assert_eq!(plan.cpus, [0, 1, 0, 1, 0]);
         assert!(plan.shares_cpus());
-    }
-
-    #[test]
-    fn numbers_print_as_ranges() {
-        assert_eq!(ranges(&[0, 2, 3, 4, 9]), "0,2-4,9");
-        assert_eq!(ranges(&[]), "");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::memory::{self, MemoryLimits, MemoryPlan};
 use super::meta_properties::{self, Identity};
 use super::probes;
 use crate::base::settings::{NodeSettings, SettingError};
-use crate::base::{BrokerId, ClusterId};
+use crate::base::{BrokerId, ClusterId, cpu_list};
 
 /// Why the node does not start. Each prints as one line with the remedy.
 #[derive(Debug, Error)]
@@ -231,7 +231,7 @@ pub fn prepare(
         node = node.node_id.0,
         cluster = &*node.cluster_id,
         shards = cores.shards(),
-        cpus = cores::ranges(&cores.cpus),
+        cpus = cpu_list::format(&cores.cpus),
         memory = memory::size(memory.total_bytes),
         shard_memory = memory::size(memory.shard_bytes),
         open_files,
