@@ -9,6 +9,8 @@ mod broker;
 mod configs;
 #[path = "semantics/fetch.rs"]
 mod fetch;
+#[path = "semantics/groups.rs"]
+mod groups;
 #[path = "semantics/idempotence.rs"]
 mod idempotence;
 #[path = "semantics/librdkafka.rs"]

@@ -9,6 +9,8 @@ use crate::base::settings::{
 use crate::controller::{ConfigRefusal, ConfigRules};
 use crate::metadata::{ConfigResource, Configs};
 
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
 /// The rules of this node. Shared between the threads of the control thread's runtime.
 pub struct TableRules {
     settings: Mutex<Arc<NodeSettings>>,
@@ -64,6 +66,20 @@ impl ConfigRules for TableRules {
                 let invalid =
                     |error: SettingError| ConfigRefusal::invalid_request(error.to_string());
                 validate_dynamic(&changed_configs, per_broker).map_err(invalid)?;
+                if changed.contains(&MIN_INSYNC_REPLICAS) {
+                    // One number for whoever leads, and always one (KIP-966).
+                    let refused = if per_broker {
+                        "cannot be set for one broker"
+                    } else if !after.contains_key(MIN_INSYNC_REPLICAS) {
+                        "can be changed for all brokers, and not removed"
+                    } else {
+                        ""
+                    };
+                    if !refused.is_empty() {
+                        let message = format!("{MIN_INSYNC_REPLICAS} {refused}");
+                        return Err(ConfigRefusal::invalid_config(message));
+                    }
+                }
                 let none = Configs::new();
                 let (cluster, broker) = if per_broker {
                     (&none, after)

@@ -42,9 +42,6 @@ use crate::records::{
 use crate::runtime::executor::yield_now;
 use crate::storage::LogSlice;
 
-/// Bytes read at once while a log is loaded.
-const LOAD_BYTES: u32 = 1 << 20;
-
 /// Records applied before other tasks of the shard may run: a few hundred microseconds.
 const LOAD_RECORDS_PER_TURN: usize = 512;
 
@@ -87,14 +84,21 @@ type Wrap<M> = fn(Result<<M as Machine>::Answer, CoordinatorError>) -> Reply;
 /// Carries out what a machine wants done outside of its partition.
 type Effects<M> = fn(&Rc<Shard>, PartitionIndex, <M as Machine>::Effect);
 
-/// How a machine's batches are compressed.
-type Codec = fn(&NodeSettings) -> CompressionType;
+/// How the log of one kind of machine is written and read.
+struct Habits {
+    /// How batches are compressed.
+    codec: fn(&NodeSettings) -> CompressionType,
+    /// How long requests are gathered before they are asked; 0 for those that arrive in one turn.
+    linger_ms: fn(&NodeSettings) -> u64,
+    /// Bytes read at once while the log is loaded.
+    load_bytes: fn(&NodeSettings) -> u32,
+}
 
 /// The coordinators of one kind on this shard. One per shard and kind.
 pub struct Host<M: Machine> {
     wrap: Wrap<M>,
     effects: Effects<M>,
-    codec: Codec,
+    habits: Habits,
     seats: RefCell<BTreeMap<PartitionIndex, Rc<Seat<M>>>>,
     clock: Clock,
     next_token: Cell<u64>,
@@ -112,12 +116,20 @@ impl Default for Coordinators {
             groups: Rc::new(Host::new(
                 Reply::Group,
                 |_, _, effect| match effect {},
-                offsets_codec,
+                Habits {
+                    codec: offsets_codec,
+                    linger_ms: |settings| settings.groups.coordinator_append_linger_ms,
+                    load_bytes: |settings| settings.groups.offsets_load_buffer_size,
+                },
             )),
             transactions: Rc::new(Host::new(
                 Reply::Transaction,
                 transactions::carry_out,
-                |_| CompressionType::None,
+                Habits {
+                    codec: |_| CompressionType::None,
+                    linger_ms: |_| 0,
+                    load_bytes: |settings| settings.transaction_state_log_load_buffer_size,
+                },
             )),
         }
     }
@@ -225,11 +237,11 @@ struct Gathered<M: Machine> {
 }
 
 impl<M: Machine> Host<M> {
-    pub fn new(wrap: Wrap<M>, effects: Effects<M>, codec: Codec) -> Self {
+    fn new(wrap: Wrap<M>, effects: Effects<M>, habits: Habits) -> Self {
         Self {
             wrap,
             effects,
-            codec,
+            habits,
             seats: RefCell::default(),
             clock: Clock {
                 start: wall_clock(),
@@ -396,6 +408,20 @@ impl<M: Machine> Host<M> {
         }
     }
 
+    /// Lets requests gather. What waits for the high watermark is let out meanwhile.
+    async fn linger(&self, shard: &Rc<Shard>, seat: &Rc<Seat<M>>, time: Duration) {
+        let time = async {
+            Timer::new(time).await;
+        };
+        let release = async {
+            while !seat.closed.get() {
+                seat.woken.wait().await;
+                self.release(shard, seat);
+            }
+        };
+        future::or(time, release).await;
+    }
+
     /// Asks the machine everything that is due and has arrived.
     fn turn(&self, shard: &Rc<Shard>, seat: &Rc<Seat<M>>) {
         let now = self.clock.now();
@@ -509,6 +535,8 @@ impl<M: Machine> Host<M> {
             machine: M::new(index),
             seat,
             records: 0,
+            // A read returns a whole batch, however little is asked for.
+            bytes: (self.habits.load_bytes)(&shard.settings()),
             scratch: Scratch::default(),
         };
         if let Err(why) = loading.run().await {
@@ -548,6 +576,11 @@ async fn serve<M: Machine>(host: Rc<Host<M>>, shard: Weak<Shard>, seat: Rc<Seat<
         let loading = matches!(&*seat.state.borrow(), State::Loading);
         if loading && !host.load(&shard, &seat).await {
             host.turn_away(&seat, CoordinatorError::NotAvailable);
+        }
+        let linger_ms = (host.habits.linger_ms)(&shard.settings());
+        if linger_ms > 0 && !seat.inbox.borrow().is_empty() {
+            host.linger(&shard, &seat, Duration::from_millis(linger_ms))
+                .await;
         }
         host.turn(&shard, &seat);
         let deadline = host.next_deadline(&seat);
@@ -641,7 +674,7 @@ impl<'a, M: Machine> Gathering<'a, M> {
             return;
         }
         let batch = self.batch.get_or_insert_with(|| Gathered {
-            builder: builder((self.host.codec)(&self.shard.settings()), producer),
+            builder: builder((self.host.habits.codec)(&self.shard.settings()), producer),
             base: self.seat.partition.log.staged_end_offset(),
             producer,
             answers: Vec::new(),
@@ -758,6 +791,8 @@ struct Loading<'a, M: Machine> {
     machine: M,
     seat: &'a Seat<M>,
     records: u64,
+    /// Read at once.
+    bytes: u32,
     scratch: Scratch,
 }
 
@@ -776,7 +811,7 @@ impl<M: Machine> Loading<'_, M> {
                 continue;
             }
             let read = log
-                .read(at, LOAD_BYTES, end, true)
+                .read(at, self.bytes, end, true)
                 .await
                 .map_err(|e| e.to_string())?;
             let bytes = match read.slice {

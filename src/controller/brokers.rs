@@ -23,6 +23,9 @@ pub struct BrokerStart {
     pub listeners: BTreeMap<String, Endpoint>,
     pub rack: Option<String>,
     pub directories: Vec<DirectoryId>,
+    /// Settings of all brokers that the cluster has always, name and value: what the broker's own file says
+    /// counts until the cluster has one of that name.
+    pub cluster_defaults: Vec<(&'static str, String)>,
 }
 
 /// Why a broker cannot join.
@@ -57,6 +60,14 @@ pub fn register_broker(image: &Image, start: &BrokerStart) -> Result<Outcome<i64
         rack: start.rack.clone(),
         directories: start.directories.clone(),
         fenced: false,
+    }));
+    let known = image.broker_default_configs();
+    let missing = start.cluster_defaults.iter();
+    let missing = missing.filter(|(key, _)| !known.contains_key(*key));
+    records.extend(missing.map(|(key, value)| MetadataRecord::Config {
+        resource: ConfigResource::BrokerDefault,
+        key: (*key).to_owned(),
+        value: Some(value.clone()),
     }));
     Ok(Outcome {
         records,

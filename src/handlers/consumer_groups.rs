@@ -20,6 +20,11 @@ const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
 
 pub async fn heartbeat(call: Call, body: Bytes) -> Result<Begun, Close> {
     let request: ConsumerGroupHeartbeatRequest = decode_request(call.version, body)?;
+    if !call.peer.settings().groups.consumer_protocol {
+        let response = failed(ErrorCode::UnsupportedVersion);
+        call.count(response.error_code);
+        return Ok(Begun::Done(call.encode(&response)?));
+    }
     let group_id = request.group_id.clone();
     let ask = Ask::ConsumerHeartbeat(ConsumerHeartbeat {
         version: call.version,
@@ -47,6 +52,13 @@ fn failed(code: ErrorCode) -> ConsumerGroupHeartbeatResponse {
 
 pub async fn describe(call: Call, body: Bytes) -> Result<Begun, Close> {
     let request: ConsumerGroupDescribeRequest = decode_request(call.version, body)?;
+    if !call.peer.settings().groups.consumer_protocol {
+        let code = ErrorCode::UnsupportedVersion;
+        let groups = request.group_ids.iter();
+        let groups = groups.map(|id| consumer_group_not_described(id, code));
+        let response = ConsumerGroupDescribeResponse::default().with_groups(groups.collect());
+        return Ok(Begun::Done(call.encode(&response)?));
+    }
     let image = call.peer.image();
     let mut parts: BTreeMap<PartitionIndex, Vec<StrBytes>> = BTreeMap::new();
     let mut seen = BTreeSet::new();

@@ -203,10 +203,16 @@ async fn node(
     let is_new = quorum.image().cluster_id().is_none();
 
     let image = quorum.image();
-    let dynamic = settings.with_dynamic(
-        image.broker_default_configs(),
-        image.broker_configs(node_id),
-    );
+    // As Kafka does, so that it can be one number for all who may come to lead a partition (KIP-966).
+    let min_insync_replicas = settings.log_defaults.min_insync_replicas.to_string();
+    let cluster_defaults = vec![("min.insync.replicas", min_insync_replicas)];
+    let mut cluster = (**image.broker_default_configs()).clone();
+    for (key, value) in &cluster_defaults {
+        cluster
+            .entry((*key).to_owned())
+            .or_insert_with(|| value.clone());
+    }
+    let dynamic = settings.with_dynamic(&cluster, image.broker_configs(node_id));
     let effective = match dynamic {
         Ok(effective) => Arc::new(effective),
         Err(error) => {
@@ -230,6 +236,7 @@ async fn node(
             .iter()
             .map(|dir| DirectoryId(dir.directory_id.0))
             .collect(),
+        cluster_defaults,
     };
     let unreadable = |e| NodeError::Failed(format!("data directory: {e}"));
     let found = data::scan(&dirs).map_err(unreadable)?;

@@ -238,17 +238,22 @@ fn configs(world: &mut World) -> Result<(), String> {
         "",
         &[
             &cluster[..],
-            &["--alter", "--add-config", "log.retention.ms=999999999"],
+            &[
+                "--alter",
+                "--add-config",
+                "log.retention.ms=999999999,min.insync.replicas=2",
+            ],
         ]
         .concat(),
     )?;
+    const MIN_ISR: &str = "min.insync.replicas=2 sensitive=false synonyms={DYNAMIC_DEFAULT_BROKER_CONFIG:min.insync.replicas=2";
     world.soon(|world| {
         let printed = tool(world, class, "", &[&cluster[..], &["--describe"]].concat())?;
-        expect(&printed, &["log.retention.ms=999999999"])
+        expect(&printed, &["log.retention.ms=999999999", MIN_ISR])
     })?;
     world.soon(|world| {
         let printed = tool(world, class, "", &with(&["--describe", "--all"]))?;
-        expect(&printed, &["retention.ms=999999999 sensitive=false synonyms={DYNAMIC_DEFAULT_BROKER_CONFIG:log.retention.ms=999999999"])
+        expect(&printed, &[MIN_ISR, "retention.ms=999999999 sensitive=false synonyms={DYNAMIC_DEFAULT_BROKER_CONFIG:log.retention.ms=999999999"])
     })?;
     tool(
         world,

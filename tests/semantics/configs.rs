@@ -30,6 +30,7 @@ const SUBTRACT: i8 = 3;
 const DYNAMIC_TOPIC: i8 = 1;
 const DYNAMIC_BROKER: i8 = 2;
 const DYNAMIC_DEFAULT: i8 = 3;
+const STATIC_BROKER: i8 = 4;
 const DEFAULT: i8 = 5;
 
 fn describe(wire: &mut Wire, kind: i8, name: &str) -> Vec<DescribeConfigsResourceResult> {
@@ -298,6 +299,58 @@ fn cluster_wide_and_per_broker_settings_take_effect_and_are_told_in_order() {
     );
     let (told, source) = value(wire, TOPIC, &topic, "retention.ms");
     assert_eq!((told.as_str(), source), ("4321", DYNAMIC_DEFAULT));
+}
+
+/// KIP-966: the number is the cluster's, so that it is the same whoever leads.
+#[test]
+fn min_insync_replicas_is_a_default_of_the_cluster() {
+    let broker = own_broker(&name("min-isr"), &[("min.insync.replicas", "3")]);
+    let mut wire = Wire::connect(&broker.bootstrap());
+    let wire = &mut wire;
+    let topic = name("min-isr");
+    wire.create(&topic, 1, &[]);
+    let key = "min.insync.replicas";
+    let cluster = |wire: &mut Wire| -> Vec<(String, String)> {
+        let configs = describe(wire, BROKER, "").into_iter();
+        configs
+            .map(|c| (c.name.to_string(), c.value.unwrap_or_default().to_string()))
+            .collect()
+    };
+    // What the node's file says when the cluster begins.
+    assert_eq!(cluster(wire), [(key.to_owned(), "3".to_owned())]);
+    assert_eq!(value(wire, BROKER, "1", key), ("3".into(), DYNAMIC_DEFAULT));
+    assert_eq!(
+        value(wire, TOPIC, &topic, key),
+        ("3".into(), DYNAMIC_DEFAULT)
+    );
+    assert_eq!(alter(wire, BROKER, "", &[(SET, key, Some("2"))]), 0);
+    let configs = describe(wire, TOPIC, &topic);
+    let found = configs.iter().find(|c| c.name.as_str() == key);
+    let synonyms: Vec<(&str, Option<&str>, i8)> = found
+        .expect("told")
+        .synonyms
+        .iter()
+        .map(|s| (s.name.as_str(), s.value.as_deref(), s.source))
+        .collect();
+    let expected = [
+        (key, Some("2"), DYNAMIC_DEFAULT),
+        (key, Some("3"), STATIC_BROKER),
+        (key, Some("1"), DEFAULT),
+    ];
+    assert_eq!(synonyms, expected);
+    // More than there are replicas: as many as there are.
+    assert_eq!(wire.append(&topic, 0, batch(1)), 0);
+    for (name, change) in [
+        ("", (DELETE, key, None)),
+        ("1", (SET, key, Some("2"))),
+        ("1", (DELETE, key, None)),
+    ] {
+        let answer = alter(wire, BROKER, name, &[change]);
+        assert_eq!(answer, code::INVALID_CONFIG, "{name:?} {change:?}");
+    }
+    let zero = alter(wire, BROKER, "", &[(SET, key, Some("0"))]);
+    assert_eq!(zero, code::INVALID_REQUEST);
+    assert_eq!(cluster(wire), [(key.to_owned(), "2".to_owned())]);
 }
 
 #[test]

@@ -20,6 +20,21 @@ pub struct GroupSettings {
     pub offsets_retention_ms: i64,
     /// Time between two looks for offsets to forget.
     pub offsets_retention_check_interval_ms: i64,
+    /// How long requests are gathered before their records are written; 0 for what arrives in one turn.
+    pub coordinator_append_linger_ms: u64,
+    /// Bytes of a log that are read at once when it is loaded.
+    pub offsets_load_buffer_size: u32,
+    /// Whether groups of the new protocol are served: `consumer` in `group.coordinator.rebalance.protocols`.
+    pub consumer_protocol: bool,
+}
+
+/// More than this is read at once of no log: a read is memory that nothing else accounts for.
+pub(super) const LOAD_BUFFER_BYTES_MAX: u32 = 64 << 20;
+
+/// The kinds of groups in `group.coordinator.rebalance.protocols`.
+pub(super) fn rebalance_protocols(layers: &Layers) -> impl Iterator<Item = &str> {
+    let text = layers.effective("group.coordinator.rebalance.protocols");
+    text.map_or("", |(text, _)| text).split(',').map(str::trim)
 }
 
 impl GroupSettings {
@@ -34,6 +49,11 @@ impl GroupSettings {
             offsets_retention_check_interval_ms: layers
                 .number("offsets.retention.check.interval.ms")
                 .unwrap_or(600_000),
+            coordinator_append_linger_ms: layers.u64("group.coordinator.append.linger.ms"),
+            offsets_load_buffer_size: layers
+                .u32("offsets.load.buffer.size")
+                .min(LOAD_BUFFER_BYTES_MAX),
+            consumer_protocol: rebalance_protocols(layers).any(|kind| kind == "consumer"),
         }
     }
 }

@@ -159,6 +159,8 @@ pub struct NodeSettings {
     pub transaction_remove_expired_transaction_cleanup_interval_ms: u32,
     /// Whether a partition takes records only from transactions that include it.
     pub transaction_partition_verification_enable: bool,
+    /// Bytes of the log of transaction state that are read at once when it is loaded.
+    pub transaction_state_log_load_buffer_size: u32,
     /// How long a produce waits for the transaction before its own to complete.
     pub add_partitions_to_txn_retry_backoff_max_ms: u32,
     pub consumer_groups: ConsumerGroupSettings,
@@ -365,6 +367,9 @@ impl NodeSettings {
                 .u32("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
             transaction_remove_expired_transaction_cleanup_interval_ms: layers
                 .u32("transaction.remove.expired.transaction.cleanup.interval.ms"),
+            transaction_state_log_load_buffer_size: layers
+                .u32("transaction.state.log.load.buffer.size")
+                .min(super::groups::LOAD_BUFFER_BYTES_MAX),
             transaction_partition_verification_enable: layers
                 .boolean("transaction.partition.verification.enable"),
             add_partitions_to_txn_retry_backoff_max_ms: layers
@@ -439,6 +444,11 @@ impl Layers {
             return Err(SettingError::Conflict(
                 "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set."
                     .into(),
+            ));
+        }
+        if !super::groups::rebalance_protocols(self).any(|kind| kind == "classic") {
+            return Err(SettingError::Conflict(
+                "Disabling the 'classic' protocol is not supported.".into(),
             ));
         }
         Ok(())
@@ -657,6 +667,25 @@ mod tests {
         assert_eq!(settings.socket_request_max_bytes, 104_857_600);
         assert_eq!(settings.max_connections, 2_147_483_647);
         assert_eq!(settings.connections_max_idle_ms, 600_000);
+    }
+
+    #[test]
+    fn classic_groups_are_always_served() {
+        let of = |kinds| given(&[("group.coordinator.rebalance.protocols", kinds)]);
+        assert!(NodeSettings::defaults().groups.consumer_protocol);
+        assert!(!of("classic").unwrap().groups.consumer_protocol);
+        assert!(of("classic, consumer").unwrap().groups.consumer_protocol);
+        assert!(matches!(
+            &of("consumer,streams").unwrap_err()[..],
+            [SettingError::Conflict(_)]
+        ));
+    }
+
+    #[test]
+    fn a_logs_load_buffer_is_bounded() {
+        let of = |bytes| given(&[("offsets.load.buffer.size", bytes)]).unwrap();
+        assert_eq!(of("4096").groups.offsets_load_buffer_size, 4096);
+        assert_eq!(of("2147483647").groups.offsets_load_buffer_size, 64 << 20);
     }
 
     #[test]

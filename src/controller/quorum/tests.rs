@@ -59,6 +59,7 @@ async fn start(path: &Path) -> ControllerService {
         listeners: BTreeMap::new(),
         rack: None,
         directories: Vec::new(),
+        cluster_defaults: Vec::new(),
     };
     service.register_broker(&broker).await.unwrap();
     service

@@ -5,18 +5,18 @@ use crate::base::settings::Setting;
 
 #[rustfmt::skip]
 pub(super) const ROWS: &[Setting] = &[
-    list("group.coordinator.rebalance.protocols").default("classic,consumer,streams").list_of_some(&["consumer", "classic", "share", "streams"]).not_yet()
-        .doc("Kinds of groups that are served."),
+    list("group.coordinator.rebalance.protocols").default("classic,consumer,streams").list_of_some(&["consumer", "classic", "share", "streams"])
+        .doc("Kinds of groups that are served: without consumer, those of the new protocol are not; classic must be among them."),
     int("group.coordinator.threads").default("4").at_least(1).high().meaningless()
         .doc("Threads of Kafka's group coordinator."),
     int("group.coordinator.background.threads").default("2").at_least(1).high().meaningless()
         .doc("Background threads of Kafka's group coordinator."),
-    int("group.coordinator.append.linger.ms").default("-1").at_least(-1).ms().not_yet()
-        .doc("How long the group coordinator gathers writes; -1 to adapt to the load."),
+    int("group.coordinator.append.linger.ms").default("-1").at_least(-1).ms()
+        .doc("How long the group coordinator gathers requests whose writes share a batch; -1 and 0 wait for nothing, and gather what has arrived."),
     int("offsets.commit.timeout.ms").default("5000").at_least(1).ms().high()
         .doc("How long an offset commit waits to be replicated."),
-    int("offsets.load.buffer.size").default("5242880").at_least(1).bytes().high().not_yet()
-        .doc("Bytes read at once when committed offsets are loaded."),
+    int("offsets.load.buffer.size").default("1048576").instead_of("5242880").at_least(1).bytes().high()
+        .doc("Bytes read at once when committed offsets are loaded, at most 64 MiB; all partitions of the topic load side by side."),
     short("offsets.topic.replication.factor").default("1").instead_of("3").at_least(1).high()
         .doc("Replicas of the topic of committed offsets; here 3, or the number of nodes if that is less."),
     int("offsets.topic.num.partitions").default("50").at_least(1).high()
@@ -25,8 +25,8 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("Segment size of the topic of committed offsets."),
     int("offsets.topic.compression.codec").default("0").high()
         .doc("Compression of the topic of committed offsets: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd."),
-    int("group.coordinator.cached.buffer.max.bytes").default("1048588").at_least(524_288).bytes().cluster_wide().not_yet()
-        .doc("Largest write buffer the group coordinator keeps for reuse."),
+    int("group.coordinator.cached.buffer.max.bytes").default("1048588").at_least(524_288).bytes().cluster_wide().meaningless()
+        .doc("Largest write buffer that Kafka's group coordinator keeps for reuse; here none is kept."),
     int("offset.metadata.max.bytes").default("4096").bytes().high()
         .doc("Largest text that may accompany a committed offset."),
     int("offsets.retention.minutes").default("10080").at_least(1).minutes().high()
