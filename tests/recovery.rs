@@ -502,7 +502,12 @@ fn a_full_disk_stops_its_partitions_and_a_restart_with_space_has_all_that_was_ac
         small.0.display()
     );
     let metadata = at.path().join("large").display().to_string();
-    let settings = [("log.dirs", dirs.as_str()), ("metadata.log.dir", &metadata)];
+    let settings = [
+        ("log.dirs", dirs.as_str()),
+        ("metadata.log.dir", &metadata),
+        // Or it would not get full.
+        ("ringspun.log.min.free.bytes", "0"),
+    ];
     let mut broker = start(at.path(), &settings);
     let client = Client::of(&broker);
     client.create("t", 2, &[]);

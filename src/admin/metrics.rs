@@ -482,6 +482,12 @@ impl Page<'_, '_> {
             |s| &s.log_append_failures,
         )?;
         self.counter(
+            "disk_full_refusals",
+            None,
+            "Batches refused because less than ringspun.log.min.free.bytes are free",
+            |s| &s.disk_full_refusals,
+        )?;
+        self.counter(
             "cleaner_passes",
             None,
             "Passes of the cleaner over a log",

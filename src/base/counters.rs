@@ -257,6 +257,8 @@ pub struct ShardCounters {
     pub log_flush_failures: Counter,
     pub log_flush_duration: DurationHistogram,
     pub log_append_failures: Counter,
+    /// Batches refused because too little of a file system is free.
+    pub disk_full_refusals: Counter,
     pub cleaner_passes: Counter,
     pub cleaner_failures: Counter,
     /// Bytes of segments that were written anew, before and after.
@@ -308,6 +310,7 @@ impl Default for ShardCounters {
             log_flush_failures: Counter::default(),
             log_flush_duration: DurationHistogram::default(),
             log_append_failures: Counter::default(),
+            disk_full_refusals: Counter::default(),
             cleaner_passes: Counter::default(),
             cleaner_failures: Counter::default(),
             cleaner_input_bytes: Counter::default(),

@@ -36,6 +36,11 @@ pub enum PartitionError {
     /// The log went offline: a write or an fsync failed. It stays so until a restart.
     #[error("the log is offline")]
     Storage,
+    /// Less than `ringspun.log.min.free.bytes` are free.
+    #[error(
+        "the disk is full up to ringspun.log.min.free.bytes: records are taken again when there is room"
+    )]
+    DiskFull,
     /// The batches read are damaged.
     #[error("the records are damaged")]
     Corrupt,

@@ -20,12 +20,16 @@ impl Shard {
         let first = Duration::from_millis(settings.log_initial_task_delay_ms);
         let mut retention = Instant::now() + first;
         let mut expiry = Instant::now() + first;
+        let mut judged = vec![0; self.directories.all().len()];
+        self.measure_room().await;
         while !self.is_stopping() {
             Timer::new(TICK).await;
             let settings = self.settings();
             let now = Instant::now();
             self.flush_by_age().await;
             self.sample();
+            self.measure_room().await;
+            self.judge_directories(&mut judged).await;
             if now >= retention {
                 retention = now + Duration::from_millis(settings.log_retention_check_interval_ms);
                 self.retain().await;
@@ -50,6 +54,48 @@ impl Shard {
         counters.waiting(Purgatory::Fetch).set(fetches);
         let produces = count(self.purgatory.waiting_produces());
         counters.waiting(Purgatory::Produce).set(produces);
+    }
+
+    /// A log that failed may have failed alone, or its disk has: then everything on that disk goes offline, and
+    /// nothing else. `judged` says of how many failed logs of each directory that was asked.
+    async fn judge_directories(self: &Rc<Self>, judged: &mut [usize]) {
+        let mut failed = vec![0; judged.len()];
+        for partition in self.all_partitions() {
+            let failure = partition.log.failure();
+            if failure.is_some_and(|failure| !failure.is_disk_full()) {
+                failed[partition.directory] += 1;
+            }
+        }
+        for (index, directory) in self.directories.all().iter().enumerate() {
+            if directory.failure().is_none() && failed[index] > judged[index] {
+                judged[index] = failed[index];
+                if let Err(error) = self.directories.probe(index).await {
+                    // The first of the shards says it.
+                    if directory.failed.set(error.to_string()).is_ok() {
+                        tracing::error!(
+                            "{}: nothing can be written there ({error}); its partitions are offline until a restart",
+                            directory.path.display()
+                        );
+                    }
+                }
+            }
+            if let Some(why) = directory.failure() {
+                self.take_offline(index, why);
+            }
+        }
+    }
+
+    /// Takes what still serves from a directory offline.
+    fn take_offline(self: &Rc<Self>, directory: usize, why: &str) {
+        for partition in self.all_partitions() {
+            if partition.directory == directory && partition.log.failure().is_none() {
+                let error = partition
+                    .log
+                    .take_offline(std::io::Error::other(why.to_owned()));
+                let moved = partition.fail(&error);
+                self.settle(moved);
+            }
+        }
     }
 
     /// Flushes partitions whose oldest record that is not flushed has waited for `flush.ms`.

@@ -20,5 +20,6 @@ pub mod offload;
 pub mod partition;
 pub mod purgatory;
 pub mod reply;
+pub mod room;
 pub mod shard;
 pub mod transactions;

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::base::profile::Gauged;
 use crate::base::{FileSlice, Offset};
@@ -86,9 +86,18 @@ pub struct Directory {
     pub allocation: Arc<AllocationBudget>,
     /// Partitions that lie here.
     pub partitions: AtomicUsize,
+    /// Its file system has less room than is to be left free.
+    pub low: AtomicBool,
+    /// Why nothing here is served any more.
+    pub failed: OnceLock<String>,
 }
 
 impl Directory {
+    /// Why nothing here is served, if it is not. Until a restart that stays so.
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+
     pub fn points(&self, folder: &str) -> Points {
         self.points.get(folder).copied().unwrap_or_default()
     }
@@ -138,24 +147,52 @@ impl Directories {
             return (found, true);
         }
         let assigned = partition.directories.first();
+        let serves = |index: &usize| self.all[*index].failure().is_none();
         let assigned = assigned.and_then(|id| self.all.iter().position(|d| d.id == *id));
+        let assigned = assigned.filter(serves);
         let emptiest = || {
             let count = |index: &usize| self.all[*index].partitions.load(Ordering::Relaxed);
-            (0..self.all.len()).min_by_key(count).unwrap_or(0)
+            let indexes = (0..self.all.len()).filter(serves);
+            indexes.min_by_key(count).unwrap_or(0)
         };
         let place = assigned.unwrap_or_else(emptiest);
         self.all[place].partitions.fetch_add(1, Ordering::Relaxed);
         (place, false)
     }
 
-    /// Total and free space of the file system of `path`.
-    pub fn space(&self, path: &Path) -> Option<Space> {
-        let stat = rustix::fs::statvfs(path).ok()?;
-        let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.f_frsize)).ok();
-        Some(Space {
-            total_bytes: bytes(stat.f_blocks)?,
-            usable_bytes: bytes(stat.f_bavail)?,
-        })
+    /// Total and free space of a directory's file system, asked where the shard need not wait.
+    pub async fn measure(&self, index: usize) -> Option<Space> {
+        let path = self.paths.get(index)?.clone();
+        glommio::executor()
+            .spawn_blocking(move || space_of(&path))
+            .await
+    }
+
+    /// Tries whether a file can be made, written and synced in a directory. A full disk can be written to when
+    /// there is room again, so it counts as one that can.
+    pub async fn probe(&self, index: usize) -> io::Result<()> {
+        let Some(dir) = self.paths.get(index).cloned() else {
+            return Ok(());
+        };
+        let probe = move || {
+            let path = dir.join(".ringspun-probe.tmp");
+            let tried = File::create(&path).and_then(|file| {
+                file.write_all_at(&[0; 4096], 0)?;
+                file.sync_data()
+            });
+            tried.and_then(|()| std::fs::remove_file(&path))
+        };
+        match glommio::executor().spawn_blocking(probe).await {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                Ok(())
+            }
+            tried => tried,
+        }
     }
 
     /// Removes what is left of a deleted partition.
@@ -172,4 +209,14 @@ impl Directories {
             tracing::warn!("{} could not be removed: {error}", folder.display());
         }
     }
+}
+
+/// Total and free space of the file system of `path`.
+fn space_of(path: &Path) -> Option<Space> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.f_frsize)).ok();
+    Some(Space {
+        total_bytes: bytes(stat.f_blocks)?,
+        usable_bytes: bytes(stat.f_bavail)?,
+    })
 }

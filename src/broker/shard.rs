@@ -30,6 +30,7 @@ use crate::broker::offload::Directories;
 use crate::broker::partition::{Moved, Partition};
 use crate::broker::purgatory::{Expired, FetchOp, ProduceOp, Purgatory};
 use crate::broker::reply::{self, Pending, ReplyTo};
+use crate::broker::room::Room;
 use crate::metadata::Image;
 use crate::records::Scratch;
 use crate::runtime::mailbox::{Closed, Endpoint};
@@ -67,6 +68,7 @@ pub struct Shard {
     pub purgatory: Purgatory,
     pub coordinators: Coordinators,
     pub(crate) directories: Directories,
+    pub(crate) room: Room,
     image: RefCell<Arc<Image>>,
     settings: RefCell<Arc<NodeSettings>>,
     partitions: RefCell<HashMap<TopicPartition, Rc<Partition>>>,
@@ -112,6 +114,7 @@ impl Shard {
             all_counters,
             purgatory: Purgatory::default(),
             coordinators: Coordinators::default(),
+            room: Room::new(directories.all().len()),
             directories,
             image: RefCell::new(image),
             settings: RefCell::new(settings),
@@ -463,6 +466,11 @@ impl Shard {
                 }
             };
             let bytes = item.ask.records.len();
+            if !self.room.take(partition.directory, bytes) {
+                counters.disk_full_refusals.inc();
+                op.answer(slot, Err(PartitionError::DiskFull));
+                continue;
+            }
             match partition.append(item.ask, acks, verify, now, &mut scratch) {
                 Ok(appended) => {
                     if appended.is_duplicate {

@@ -17,7 +17,8 @@ pub fn code(error: &PartitionError) -> ErrorCode {
         PartitionError::Sequence(error) => sequence(error),
         PartitionError::NotEnoughReplicas(_) => ErrorCode::NotEnoughReplicas,
         PartitionError::TimedOut => ErrorCode::RequestTimedOut,
-        PartitionError::Storage => ErrorCode::KafkaStorageError,
+        // Why this one for a full disk: see `broker::room`.
+        PartitionError::Storage | PartitionError::DiskFull => ErrorCode::KafkaStorageError,
         PartitionError::Corrupt => ErrorCode::CorruptMessage,
         PartitionError::Policy => ErrorCode::PolicyViolation,
         PartitionError::NotInTransaction => ErrorCode::InvalidTxnState,

@@ -11,8 +11,8 @@ use kafka_protocol::messages::{DescribeLogDirsRequest, TopicName};
 use crate::base::ShardId;
 use crate::broker::messages::{Reply, Request};
 use crate::handlers::{Begun, Call, Close};
-use crate::protocol::StrBytes;
 use crate::protocol::newer::{DescribeLogDirsResponse, DescribeLogDirsResult};
+use crate::protocol::{ErrorCode, StrBytes};
 use crate::runtime::yield_budget::YieldBudget;
 
 pub async fn describe_log_dirs(call: Call, body: Bytes) -> Result<Begun, Close> {
@@ -65,28 +65,32 @@ pub async fn describe_log_dirs(call: Call, body: Bytes) -> Result<Begun, Close> 
                 }
             }
         }
-        let results = found
-            .into_iter()
-            .zip(directories)
-            .map(|(topics, path)| {
-                let space = shard.directories.space(path);
-                DescribeLogDirsResult {
-                    log_dir: StrBytes::from_string(path.display().to_string()),
-                    topics: topics
-                        .into_iter()
-                        .map(|(name, mut partitions)| {
-                            partitions.sort_by_key(|p| p.partition_index);
-                            DescribeLogDirsTopic::default()
-                                .with_name(TopicName(StrBytes::from_string(name)))
-                                .with_partitions(partitions)
-                        })
-                        .collect(),
-                    total_bytes: space.map_or(-1, |s| s.total_bytes),
-                    usable_bytes: space.map_or(-1, |s| s.usable_bytes),
+        let mut results = Vec::with_capacity(directories.len());
+        for (index, (topics, path)) in found.into_iter().zip(directories).enumerate() {
+            let log_dir = StrBytes::from_string(path.display().to_string());
+            if shard.directories.all()[index].failure().is_some() {
+                results.push(DescribeLogDirsResult {
+                    error_code: ErrorCode::KafkaStorageError.code(),
+                    log_dir,
                     ..DescribeLogDirsResult::default()
-                }
-            })
-            .collect();
+                });
+                continue;
+            }
+            let space = shard.directories.measure(index).await;
+            let topics = topics.into_iter().map(|(name, mut partitions)| {
+                partitions.sort_by_key(|p| p.partition_index);
+                DescribeLogDirsTopic::default()
+                    .with_name(TopicName(StrBytes::from_string(name)))
+                    .with_partitions(partitions)
+            });
+            results.push(DescribeLogDirsResult {
+                log_dir,
+                topics: topics.collect(),
+                total_bytes: space.map_or(-1, |s| s.total_bytes),
+                usable_bytes: space.map_or(-1, |s| s.usable_bytes),
+                ..DescribeLogDirsResult::default()
+            });
+        }
         let response = DescribeLogDirsResponse {
             results,
             ..DescribeLogDirsResponse::default()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::base::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 use crate::broker::messages::Checkpoint;
@@ -82,6 +82,8 @@ pub fn scan(dirs: &DataDirs) -> io::Result<Found> {
             clean: dir.clean_stop.is_some(),
             points: points(&dir.path),
             partitions: here.into(),
+            low: false.into(),
+            failed: OnceLock::new(),
             allocation: Arc::new(AllocationBudget::new(ALLOCATED_AHEAD_BYTES)),
         });
     }

@@ -33,6 +33,7 @@ use crate::broker::config_rules::TableRules;
 use crate::broker::control::{ControlHost, controller_settings};
 use crate::broker::loggers::Loggers;
 use crate::broker::messages::{Checkpoint, Holdings, Reply, Request};
+use crate::broker::offload::Directory;
 use crate::broker::shard::wall_clock;
 use crate::controller::BrokerStart;
 use crate::controller::quorum::{ControllerService, Quorum};
@@ -315,8 +316,11 @@ async fn node(
         };
         tokio::task::spawn_local(watcher.run(view, watching_stops))
     });
-    let checkpointing =
-        tokio::task::spawn_local(checkpoint_loop(host.clone(), dirs.data().to_vec()));
+    let checkpointing = tokio::task::spawn_local(checkpoint_loop(
+        host.clone(),
+        dirs.data().to_vec(),
+        directories.clone(),
+    ));
     let _ = host.ask(0, Request::Accept).await;
     if let Some(watcher) = watcher {
         watcher.ready();
@@ -360,7 +364,7 @@ async fn node(
         }
     }
     let clean = unclean.is_empty();
-    finish(dirs, checkpoints, unclean, broker_epoch).await?;
+    finish(dirs, directories, checkpoints, unclean, broker_epoch).await?;
     drop(stop_watching);
     if let Some(watching) = watching {
         let _ = watching.await;
@@ -493,7 +497,11 @@ async fn adopt(
 }
 
 /// Writes the checkpoints at intervals, off this thread.
-async fn checkpoint_loop(host: Rc<ControlHost>, dirs: Vec<crate::server::data_dir::DataDir>) {
+async fn checkpoint_loop(
+    host: Rc<ControlHost>,
+    dirs: Vec<crate::server::data_dir::DataDir>,
+    directories: Arc<Vec<Directory>>,
+) {
     let dirs = Arc::new(dirs);
     loop {
         let settings = host.settings();
@@ -503,9 +511,12 @@ async fn checkpoint_loop(host: Rc<ControlHost>, dirs: Vec<crate::server::data_di
             .max(1000);
         tokio::time::sleep(Duration::from_millis(interval)).await;
         let checkpoints = checkpoints(&host).await;
-        let dirs = dirs.clone();
+        let (dirs, directories) = (dirs.clone(), directories.clone());
         let _ = tokio::task::spawn_blocking(move || {
             for (index, dir) in dirs.iter().enumerate() {
+                if directories[index].failure().is_some() {
+                    continue;
+                }
                 let of_dir: Vec<&Checkpoint> = checkpoints
                     .iter()
                     .filter(|c| c.directory == index)
@@ -534,6 +545,7 @@ async fn checkpoints(host: &ControlHost) -> Vec<Checkpoint> {
 /// the others their marks.
 async fn finish(
     dirs: DataDirs,
+    directories: Arc<Vec<Directory>>,
     checkpoints: Vec<Checkpoint>,
     unclean: BTreeSet<usize>,
     broker_epoch: i64,
@@ -541,6 +553,9 @@ async fn finish(
     let written = tokio::task::spawn_blocking(move || {
         let mut failed = Vec::new();
         for (index, dir) in dirs.data().iter().enumerate() {
+            if directories[index].failure().is_some() {
+                continue;
+            }
             let of_dir: Vec<&Checkpoint> = checkpoints
                 .iter()
                 .filter(|c| c.directory == index)

@@ -757,6 +757,11 @@ impl<D: Disk> Log<D> {
         self.dir.borrow().join(file_name(Offset(base_offset), kind))
     }
 
+    /// Takes the log offline because its disk is gone. Returns the error to answer with.
+    pub fn take_offline(&self, error: std::io::Error) -> LogError {
+        self.fail(Operation::Write, &self.dir(), error)
+    }
+
     /// Takes the log offline, unless it is, and drops what is staged. Returns the error to answer with.
     pub(super) fn fail(
         &self,

@@ -181,6 +181,8 @@ pub struct NodeSettings {
     pub metrics_partitions: bool,
     /// Whether the shards measure where time goes.
     pub profile_enable: bool,
+    /// Bytes of a data directory's file system that stay free; 0 for no reserve.
+    pub log_min_free_bytes: u64,
     /// Partitions this node may hold.
     pub max_partitions: u32,
 
@@ -390,6 +392,7 @@ impl NodeSettings {
             },
             metrics_partitions: layers.boolean("ringspun.metrics.partitions"),
             profile_enable: layers.boolean("ringspun.profile.enable"),
+            log_min_free_bytes: layers.u64("ringspun.log.min.free.bytes"),
             max_partitions: layers.u32("ringspun.max.partitions"),
             layers,
         }
