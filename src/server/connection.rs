@@ -33,7 +33,7 @@ use crate::runtime::budget::Units;
 use crate::runtime::executor;
 use crate::runtime::profile;
 use crate::transport::{
-    ConnectionOptions, Control, FrameError, FrameReader, Outgoing, Part, Sender, connection,
+    ConnectionOptions, Control, FrameError, FrameReader, Outgoing, Sender, connection,
 };
 
 /// Requests of one connection that are begun and not answered. Kafka has one at a time.
@@ -484,20 +484,15 @@ async fn send_all(peer: &Peer, queue: &Queue, sender: &mut Sender) -> Option<Clo
             },
         };
         let len = outgoing.len();
-        let zero_copy: u64 = outgoing
-            .parts
-            .iter()
-            .filter(|part| matches!(part, Part::File(_)))
-            .map(Part::len)
-            .sum();
         if len > 0 {
             queue.sending_since.set(Some(Instant::now()));
             if sender.send(outgoing).await.is_err() {
                 return Some(CloseReason::Socket);
             }
             counters.sent_bytes.add(len);
-            counters.sent_zero_copy_bytes.add(zero_copy);
-            counters.fetched_cold_bytes.add(sender.take_cold_bytes());
+            let file_bytes = sender.take_file_bytes();
+            counters.sent_zero_copy_bytes.add(file_bytes.zero_copy);
+            counters.fetched_cold_bytes.add(file_bytes.cold);
         }
         drop(units);
         queue.sending_since.set(None);

@@ -14,7 +14,7 @@ pub struct Outgoing {
 #[derive(Clone, Debug)]
 pub enum Part {
     Bytes(Bytes),
-    /// Sent without a copy.
+    /// Sent without a copy, unless it is small.
     File(FileSlice),
 }
 

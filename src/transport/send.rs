@@ -4,17 +4,20 @@
 //! them. Before each piece `preadv2(RWF_NOWAIT)` says whether it is in the page cache; if not, the
 //! auxiliary ring splices it into a pipe and from there into the socket, off the shard and without a
 //! copy. What finds no room in the socket waits for it here.
+//!
+//! A small slice that is in the page cache is read instead: it goes out with the buffers around it in one
+//! call, where sendfile would make three of them.
 
 use std::fs::File;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use rustix::pipe::{SpliceFlags, splice};
 
@@ -28,12 +31,22 @@ use crate::runtime::pipes::PIPE_BYTES;
 use crate::runtime::profile;
 use crate::runtime::yield_budget::YieldBudget;
 
-/// Bytes of a file that are sent at once.
-const PIECE_BYTES: u32 = 256 * 1024;
-const _: () = assert!(PIECE_BYTES as usize <= PIPE_BYTES);
+/// Bytes of a file that are sent at once if they are in the page cache. One consumer read 5.2 GB/s with
+/// pieces of 1 MiB, 5.0 with 512 KiB and 4.5 with 256 KiB (medians of 3, in turns); 1 MiB takes 0.2 ms.
+const PIECE_BYTES: u32 = 1024 * 1024;
+
+/// Bytes that are brought in from the disk at once.
+const COLD_PIECE_BYTES: u32 = 256 * 1024;
+const _: () = assert!(COLD_PIECE_BYTES as usize <= PIPE_BYTES);
+
+/// A slice of a file up to this is read and sent with the buffers around it.
+const READ_BYTES_MAX: u32 = 16 * 1024;
+
+/// Bytes of one reply that were read and wait to be sent, at most.
+const READ_BYTES_WAITING_MAX: usize = 64 * 1024;
 
 /// A byte is probed every so often: the kernel's read-ahead works in such steps.
-const PROBE_EVERY_BYTES: u64 = 128 * 1024;
+const PROBE_EVERY_BYTES: u32 = 128 * 1024;
 
 /// Buffers in one vectored send.
 const VECTORS_MAX: usize = 64;
@@ -64,7 +77,16 @@ pub struct Sender {
     aux_ring: Option<AuxRing>,
     yields: YieldBudget,
     broken: bool,
-    cold_bytes: u64,
+    file_bytes: FileBytes,
+}
+
+/// How bytes of files went out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileBytes {
+    /// From the file to the socket, without a copy.
+    pub zero_copy: u64,
+    /// Those of them that had to be brought in from the disk first.
+    pub cold: u64,
 }
 
 impl Sender {
@@ -74,13 +96,13 @@ impl Sender {
             aux_ring,
             yields: YieldBudget::new(PIECE_BYTES as usize),
             broken: false,
-            cold_bytes: 0,
+            file_bytes: FileBytes::default(),
         }
     }
 
-    /// Bytes since the last call that had to be brought in from the disk first.
-    pub fn take_cold_bytes(&mut self) -> u64 {
-        std::mem::take(&mut self.cold_bytes)
+    /// What was sent from files since the last call.
+    pub fn take_file_bytes(&mut self) -> FileBytes {
+        std::mem::take(&mut self.file_bytes)
     }
 
     /// Sends all parts in order; resolves when the kernel has all of them.
@@ -94,13 +116,24 @@ impl Sender {
         }
         executor::count_turn();
         let mut buffers: Vec<Bytes> = Vec::new();
+        let mut read_bytes = 0;
         for part in outgoing.parts {
             match part {
                 Part::Bytes(bytes) if bytes.is_empty() => {}
                 Part::Bytes(bytes) => buffers.push(bytes),
                 Part::File(slice) if slice.len == 0 => {}
                 Part::File(slice) => {
+                    if let Some(bytes) = read_small(&slice) {
+                        read_bytes += bytes.len();
+                        buffers.push(bytes);
+                        if read_bytes >= READ_BYTES_WAITING_MAX {
+                            self.send_buffers(&mut buffers, true).await?;
+                            read_bytes = 0;
+                        }
+                        continue;
+                    }
                     self.send_buffers(&mut buffers, true).await?;
+                    read_bytes = 0;
                     self.send_file(slice).await?;
                 }
             }
@@ -161,14 +194,18 @@ impl Sender {
         let mut left = slice.len;
         while left > 0 {
             let piece = left.min(PIECE_BYTES);
-            let cold = match &self.aux_ring {
-                Some(ring) if !is_resident(&slice.file, position, piece) => Some(ring.clone()),
-                _ => None,
+            let (hot, ring) = match &self.aux_ring {
+                Some(ring) => (resident(&slice.file, position, piece), Some(ring.clone())),
+                None => (piece, None),
             };
-            let sent = match cold {
-                Some(ring) => self.send_cold(&ring, &slice.file, position, piece).await?,
-                None => self.send_hot(&slice.file, position, piece).await?,
+            let sent = match ring {
+                Some(ring) if hot == 0 => {
+                    let piece = piece.min(COLD_PIECE_BYTES);
+                    self.send_cold(&ring, &slice.file, position, piece).await?
+                }
+                _ => self.send_hot(&slice.file, position, hot).await?,
             };
+            self.file_bytes.zero_copy += u64::from(sent);
             position += u64::from(sent);
             left -= sent.min(left);
             self.yields.spend(sent as usize).await;
@@ -233,7 +270,7 @@ impl Sender {
         self.drain_pipe(pipe.outlet(), piped - sent.min(piped))
             .await?;
         ring.pipes().give(pipe);
-        self.cold_bytes += u64::from(piped);
+        self.file_bytes.cold += u64::from(piped);
         Ok(piped)
     }
 
@@ -267,40 +304,40 @@ impl Sender {
     }
 }
 
-/// Whether a read of these bytes would not wait for the disk, as far as a byte here and there tells.
-fn is_resident(file: &File, position: u64, bytes: u32) -> bool {
-    let end = position + u64::from(bytes);
-    let mut at = position;
-    loop {
-        if !byte_is_resident(file, at) {
-            return false;
-        }
-        if at + 1 >= end {
-            return true;
-        }
-        at = (at + PROBE_EVERY_BYTES).min(end - 1);
+/// The bytes of a small slice, if a read of them does not wait for the disk.
+fn read_small(slice: &FileSlice) -> Option<Bytes> {
+    if slice.len > READ_BYTES_MAX {
+        return None;
     }
+    let mut bytes = vec![0; slice.len as usize];
+    let read = read_resident(&slice.file, slice.position, &mut bytes);
+    // Less than all: a part has to come from the disk, or the file ends, which is told by the send.
+    (read == Ok(bytes.len())).then(|| bytes.into())
 }
 
-fn byte_is_resident(file: &File, position: u64) -> bool {
-    let mut byte = 0u8;
-    let vector = libc::iovec {
-        iov_base: (&raw mut byte).cast(),
-        iov_len: 1,
+/// How many of these bytes a read would not wait for the disk for, as far as a byte here and there tells.
+fn resident(file: &File, position: u64, bytes: u32) -> u32 {
+    let is_resident = |at: u32| {
+        let read = read_resident(file, position + u64::from(at), &mut [0]);
+        // Where the file system cannot tell (EOPNOTSUPP), or at the end, the send itself will.
+        read != Err(Errno::AGAIN)
     };
-    let Ok(position) = i64::try_from(position) else {
-        return true;
-    };
-    // SAFETY: one vector of one byte, which lives across the call; the descriptor is open.
-    let read = unsafe {
-        libc::preadv2(
-            file.as_raw_fd(),
-            &raw const vector,
-            1,
-            position,
-            libc::RWF_NOWAIT,
-        )
-    };
-    // Where the file system cannot tell (EOPNOTSUPP), or at the end, the send itself will.
-    read >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
+    if !is_resident(0) {
+        return 0;
+    }
+    let mut there = 0;
+    while there < bytes {
+        let step = PROBE_EVERY_BYTES.min(bytes - there);
+        if !is_resident(there + step - 1) {
+            return there;
+        }
+        there += step;
+    }
+    bytes
+}
+
+/// Reads what is in the page cache.
+fn read_resident(file: &File, position: u64, into: &mut [u8]) -> Result<usize, Errno> {
+    let vectors = &mut [IoSliceMut::new(into)];
+    rustix::io::preadv2(file, vectors, position, ReadWriteFlags::NOWAIT)
 }
