@@ -122,6 +122,8 @@ pub struct Partition<D: Disk = ShardDisk> {
     pub dirty: Cell<bool>,
     /// Whether it stands in the shard's list of partitions that want an fsync.
     pub wants_flush: Cell<bool>,
+    /// An fsync is under way.
+    pub flushing: Cell<bool>,
     /// When the oldest record that is not flushed, or being flushed, was written; -1 if all are.
     unflushed_since: Cell<Timestamp>,
     /// When the active segment began, if that was by a roll since the start.
@@ -160,6 +162,7 @@ impl<D: Disk> Partition<D> {
             wants_prepare: Cell::new(false),
             dirty: Cell::new(false),
             wants_flush: Cell::new(false),
+            flushing: Cell::new(false),
             unflushed_since: Cell::new(Timestamp::NONE),
             rolled_at: Cell::new(Timestamp::NONE),
             failed: Cell::new(false),

@@ -2,8 +2,8 @@
 //!
 //! A shard is one thread; everything here is reached through one `Rc<Shard>`. Its standing tasks:
 //! the receiver takes requests from the mailbox; the writer writes what was staged at the end of each
-//! turn; the flusher keeps one fsync in flight and puts all that arrived meanwhile into the next, and
-//! another one flushes what rolls have closed; the timer completes what has waited to its deadline; the keeper does retention, rolls, checkpoints.
+//! turn; the flusher keeps one fsync of each partition in flight and puts all that arrived meanwhile into
+//! its next, and another one flushes what rolls have closed; the timer completes what has waited to its deadline; the keeper does retention, rolls, checkpoints.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashMap, VecDeque};
@@ -51,6 +51,11 @@ struct Producing {
     waiting: Vec<u32>,
 }
 
+/// Partitions whose fsync is under way at once; each takes a worker thread of the kernel, and the device is
+/// told to flush once for all that wait. Rounds in which all begin together, and each waits for the slowest,
+/// took longer (5,000/s to 8 partitions: median 0.38 ms against 0.35) at the same CPU time; so did two at once.
+const MAX_FLUSHES: usize = 16;
+
 /// Bytes that the writer puts out before it lets other tasks run.
 const WRITE_BUDGET_BYTES: u64 = 1 << 20;
 
@@ -80,6 +85,9 @@ pub struct Shard {
     dirty_event: Event,
     to_flush: RefCell<Vec<Rc<Partition>>>,
     flush_event: Event,
+    /// Flushes under way.
+    flushes: Cell<usize>,
+    flush_ended: Event,
     /// Partitions with segments that were closed and are to be flushed in the background.
     rolled: RefCell<Vec<Rc<Partition>>>,
     rolled_event: Event,
@@ -125,6 +133,8 @@ impl Shard {
             dirty_event: Event::default(),
             to_flush: RefCell::default(),
             flush_event: Event::default(),
+            flushes: Cell::new(0),
+            flush_ended: Event::default(),
             rolled: RefCell::default(),
             rolled_event: Event::default(),
             scratch: RefCell::new(Scratch::default()),
@@ -605,49 +615,47 @@ impl Shard {
         }
     }
 
-    /// One round of fsync at a time; all partitions that asked meanwhile share the next.
+    /// Keeps one fsync of each partition in flight, and of all of them at most [`MAX_FLUSHES`]: what a
+    /// partition is asked for meanwhile shares its next.
     async fn flush_loop(self: Rc<Self>) {
         loop {
             self.flush_event.wait().await;
-            let round = self.to_flush.take();
-            self.flush_round(round).await;
+            for partition in self.to_flush.take() {
+                while self.flushes.get() >= MAX_FLUSHES {
+                    self.flush_ended.wait().await;
+                }
+                partition.wants_flush.set(false);
+                // One under way looks at its end what has come meanwhile.
+                if !partition.flushing.replace(true) {
+                    self.flushes.set(self.flushes.get() + 1);
+                    spawn("flush", self.clone().flush(partition));
+                }
+            }
         }
     }
 
-    /// Flushes these together.
-    pub(crate) async fn flush_round(self: &Rc<Self>, round: Vec<Rc<Partition>>) {
-        let tasks: Vec<_> = round
-            .into_iter()
-            .map(|partition| {
-                let shard = self.clone();
-                let flush = async move {
-                    // What asks from here on wants the next round.
-                    partition.wants_flush.set(false);
-                    let began = Instant::now();
-                    let counters = shard.counters();
-                    let moved = match partition.flush().await {
-                        Ok(moved) => {
-                            counters.log_flushes.inc();
-                            let took = u64::try_from(began.elapsed().as_micros());
-                            counters
-                                .log_flush_duration
-                                .record_us(took.unwrap_or(u64::MAX));
-                            moved
-                        }
-                        Err(error) => shard.flush_failed(&partition, &error),
-                    };
-                    let goes_on = partition.log.failure().is_none() && !partition.deleted.get();
-                    if goes_on && partition.wants_flush_now() {
-                        shard.mark_flush(&partition);
-                    }
-                    shard.settle(moved);
-                };
-                glommio::spawn_local(profile::named("flush", flush))
-            })
-            .collect();
-        for task in tasks {
-            task.await;
+    async fn flush(self: Rc<Self>, partition: Rc<Partition>) {
+        let began = Instant::now();
+        let counters = self.counters();
+        let moved = match partition.flush().await {
+            Ok(moved) => {
+                counters.log_flushes.inc();
+                let took = u64::try_from(began.elapsed().as_micros());
+                counters
+                    .log_flush_duration
+                    .record_us(took.unwrap_or(u64::MAX));
+                moved
+            }
+            Err(error) => self.flush_failed(&partition, &error),
+        };
+        partition.flushing.set(false);
+        self.flushes.set(self.flushes.get() - 1);
+        self.flush_ended.set();
+        let goes_on = partition.log.failure().is_none() && !partition.deleted.get();
+        if goes_on && partition.wants_flush_now() {
+            self.mark_flush(&partition);
         }
+        self.settle(moved);
     }
 
     /// Flushes what rolls have closed, one partition after the other: there may be much of it, and nobody

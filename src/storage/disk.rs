@@ -75,7 +75,8 @@ pub struct DirEntry {
 /// Closing a big file that was removed frees its blocks, which can take long: hand such a file to
 /// [`Disk::discard`].
 pub trait LogFile: Clone + std::fmt::Debug + 'static {
-    /// Bytes from the start to the end of what was written, whatever was allocated behind it.
+    /// Bytes from the start to the end of what was written or [filled](Self::fill), whatever was allocated
+    /// behind it.
     fn len(&self) -> io::Result<u64>;
 
     /// Writes the buffers one behind the other from `position`.
@@ -93,6 +94,14 @@ pub trait LogFile: Clone + std::fmt::Debug + 'static {
     /// Advice: where the file system cannot, nothing happens and the answer is Ok. A full disk is an
     /// error of its own kind and harmless here.
     fn allocate(&self, position: u64, len: u64) -> impl Future<Output = io::Result<()>>;
+
+    /// Puts `len` zeros on the device from `position`, behind all that is written, and makes the file that
+    /// long: what is written over them later needs no change of the file's metadata to be durable.
+    ///
+    /// Returns false where there is no room for all of it. After an error it is not known what of the file
+    /// is on the device, as after one of [`sync_data`](Self::sync_data). The future must be run to its end:
+    /// dropped, the zeros may come at any time.
+    fn fill(&self, position: u64, len: u64) -> impl Future<Output = io::Result<bool>>;
 
     /// Cuts the file to `len` bytes and gives back what was allocated behind.
     fn truncate(&self, len: u64) -> impl Future<Output = io::Result<()>>;

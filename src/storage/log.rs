@@ -166,6 +166,10 @@ pub(super) struct State<F> {
     pub(super) snapshots: Vec<(Offset, Vec<u8>)>,
     pub(super) reservation: Reservation,
     pub(super) next: Next<F>,
+    /// Room is being filled with zeros from here on in the active segment: a write beyond waits.
+    pub(super) filling_from: Option<u64>,
+    /// Bytes that a flush puts on the device, averaged over the latest.
+    pub(super) flush_bytes: u32,
     /// Why the log is offline.
     pub(super) failed: Option<Failure>,
     pub(super) closed: bool,
@@ -201,6 +205,12 @@ impl<F: LogFile> State<F> {
         self.segments
             .get_mut(at)
             .filter(|segment| segment.base_offset == base_offset)
+    }
+
+    /// Whether a write of `bytes` would meet the zeros that are being written.
+    fn must_wait_for_fill(&self, bytes: u64) -> bool {
+        self.filling_from
+            .is_some_and(|from| u64::from(self.active().size) + bytes > from)
     }
 
     pub(super) fn end_mark(&self) -> Mark {
@@ -249,6 +259,8 @@ pub struct Log<D: Disk> {
     /// closed segments; appends do not wait for it.
     pub(super) segments_gate: Gate,
     pub(super) prepare_gate: Gate,
+    /// Held while zeros are written; nobody enters another one with it.
+    pub(super) fill_gate: Gate,
     pub(super) flush_gate: Gate,
     pub(super) gate: Gate,
     pub(super) epochs_gate: Gate,
@@ -288,6 +300,8 @@ impl<D: Disk> Log<D> {
             snapshots: Vec::new(),
             reservation: Reservation::new(opened.budget),
             next: Next::default(),
+            filling_from: None,
+            flush_bytes: 0,
             failed: None,
             closed: false,
         };
@@ -298,6 +312,7 @@ impl<D: Disk> Log<D> {
             state: RefCell::new(state),
             segments_gate: Gate::default(),
             prepare_gate: Gate::default(),
+            fill_gate: Gate::default(),
             flush_gate: Gate::default(),
             gate: Gate::default(),
             epochs_gate: Gate::default(),
@@ -504,6 +519,7 @@ impl<D: Disk> Log<D> {
             match self.next_step()? {
                 WriteStep::Done => break,
                 WriteStep::Open => self.open_active().await?,
+                WriteStep::Filling => drop(self.fill_gate.enter().await),
                 WriteStep::Roll(plan) => {
                     self.roll(*plan, now).await?;
                     written.rolled = true;
@@ -550,7 +566,7 @@ impl<D: Disk> Log<D> {
         let mut state = self.state.borrow_mut();
         written.log_end_offset = Offset(state.log_end_offset);
         written.prepare |= state.note_next_wanted(segment_bytes, now)
-            || written.batches > 0 && super::maintenance::wants_allocation(&state)
+            || written.batches > 0 && super::maintenance::wants_room(&state, &self.settings())
             || state.epochs_dirty
             || !state.snapshots.is_empty();
         Ok(written)
@@ -567,6 +583,7 @@ impl<D: Disk> Log<D> {
         let state = self.state.borrow();
         self.gate.is_held()
             || state.active().file.is_none()
+            || state.must_wait_for_fill(state.staged.iter().map(|b| b.bytes.len() as u64).sum())
             || state
                 .staged
                 .iter()
@@ -597,6 +614,9 @@ impl<D: Disk> Log<D> {
             }
             buffers.push(batch.bytes.clone());
             bytes += len;
+        }
+        if state.must_wait_for_fill(bytes) {
+            return Ok(WriteStep::Filling);
         }
         Ok(WriteStep::Write {
             file,
@@ -859,6 +879,8 @@ enum WriteStep<F> {
     Done,
     /// The active segment's files are closed.
     Open,
+    /// Where the next write goes, zeros are being written.
+    Filling,
     Roll(Box<RollPlan>),
     Write {
         file: F,

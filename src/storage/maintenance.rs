@@ -11,6 +11,7 @@ use super::error::{Failure, LogError, Operation};
 use super::log::{Log, Mark, RollPlan, State, plan_roll};
 use super::names::{FileKind, PARTITION_METADATA};
 use super::segment::Segment;
+use crate::base::settings::LogSettings;
 use crate::base::{Offset, Timestamp};
 
 /// What is allocated ahead of a segment that has just begun, in bytes.
@@ -25,7 +26,46 @@ fn allocation_step(size: u32) -> u64 {
         .clamp(MIN_ALLOCATION, MAX_ALLOCATION)
 }
 
-pub(super) fn wants_allocation<F: LogFile>(state: &State<F>) -> bool {
+/// Room is filled for flushes of fewer bytes on average: of two blocks, one of records and one of the file's
+/// metadata, such a flush is left with the first. Every byte is written twice for it, the zeros by nobody who
+/// is waited for: at 1 KiB a flush (5,000/s on one core) the median acknowledgement went from 0.59 to
+/// 0.38 ms and the broker's CPU time down by 6 %, at 8 KiB a flush as fast as they go the rate fell by 15 %.
+const FILL_FOR_FLUSHES_BELOW: u32 = 4096;
+/// What is filled at once, in bytes.
+const MIN_FILL: u64 = 256 * 1024;
+const MAX_FILL: u64 = 8 * 1024 * 1024;
+/// Room before a fill for what is written while it runs, in bytes.
+const FILL_MARGIN: u64 = 64 * 1024;
+
+/// Whether room ahead is to be filled rather than merely allocated: somebody waits for every flush, and
+/// flushes are small.
+pub(super) fn wants_fills<F: LogFile>(state: &State<F>, settings: &LogSettings) -> bool {
+    settings.flush_messages == 1 && state.flush_bytes < FILL_FOR_FLUSHES_BELOW
+}
+
+/// From where and how many bytes to fill ahead of the active segment.
+fn next_fill<F: LogFile>(state: &State<F>, settings: &LogSettings) -> Option<(u64, u64)> {
+    let active = state.active();
+    let (size, filled) = (u64::from(active.size), u64::from(active.filled));
+    let limit = u64::from(settings.segment_bytes);
+    let step = size.next_power_of_two().clamp(MIN_FILL, MAX_FILL);
+    if active.filled == u32::MAX || filled.saturating_sub(size) >= step / 2 {
+        return None;
+    }
+    let from = filled.max(size + FILL_MARGIN.min(limit / 8));
+    let len = step.min(limit.saturating_sub(from));
+    (len > 0).then_some((from, len))
+}
+
+/// Whether there is room to be made ahead of the active segment.
+pub(super) fn wants_room<F: LogFile>(state: &State<F>, settings: &LogSettings) -> bool {
+    match wants_fills(state, settings) {
+        true => next_fill(state, settings).is_some(),
+        false => wants_allocation(state),
+    }
+}
+
+fn wants_allocation<F: LogFile>(state: &State<F>) -> bool {
     let active = state.active();
     let ahead = u64::from(active.allocated.saturating_sub(active.size));
     active.allocated != u32::MAX && ahead < allocation_step(active.size) / 4
@@ -37,6 +77,10 @@ impl<D: Disk> Log<D> {
         if let Some(entry) = plan.last_time {
             let mut state = self.state.borrow_mut();
             state.active_mut().time_index.push(entry.encode());
+        }
+        if self.state.borrow().filling_from.is_some() {
+            // Or zeros would follow where the file is cut to what it holds.
+            drop(self.fill_gate.enter().await);
         }
         self.write_index_tails(1).await?;
         // Nothing of a log lies where its end is: files of these names are left from before a crash, and
@@ -51,6 +95,7 @@ impl<D: Disk> Log<D> {
                     return Err(self.fail(Operation::Rename, &path, error));
                 }
                 segment.allocated = prepared.allocated;
+                segment.filled = prepared.filled;
                 reservation = Some(prepared.reservation);
                 prepared.files
             }
@@ -100,10 +145,11 @@ impl<D: Disk> Log<D> {
 
     async fn flush_segments(&self, with_active: bool) -> Result<Offset, LogError> {
         let _gate = self.flush_gate.enter().await;
-        let (mark, segments, dir_dirty, created_dirty, truncations) = {
+        let (mark, segments, bytes, dir_dirty, created_dirty, truncations) = {
             let mut state = self.state.borrow_mut();
             state.check()?;
             let last = state.segments.len() - 1;
+            let bytes = state.active().size - state.active().synced_size;
             let segments: Vec<(i64, u32, bool)> = state
                 .segments
                 .iter()
@@ -123,7 +169,14 @@ impl<D: Disk> Log<D> {
                     position: 0,
                 }
             };
-            (mark, segments, dir_dirty, created_dirty, state.truncations)
+            (
+                mark,
+                segments,
+                bytes,
+                dir_dirty,
+                created_dirty,
+                state.truncations,
+            )
         };
         let abandoned = AbandonedSync { log: self };
         let result = self.sync_all(&segments, dir_dirty, created_dirty).await;
@@ -141,6 +194,10 @@ impl<D: Disk> Log<D> {
                 segment.indexes_synced |= !is_active;
             }
         }
+        if with_active && bytes > 0 {
+            let average = u64::from(state.flush_bytes) * 7 / 8 + u64::from(bytes) / 8;
+            state.flush_bytes = u32::try_from(average).unwrap_or(u32::MAX);
+        }
         if mark.offset >= state.recovery_point {
             state.recovery_point = mark.offset;
             state.flushed = Some(mark);
@@ -156,7 +213,7 @@ impl<D: Disk> Log<D> {
     ) -> Result<(), LogError> {
         // The recovery point must not pass an epoch that is not on the disk.
         self.write_epochs().await?;
-        for (base_offset, _, is_active) in segments {
+        for (base_offset, size, is_active) in segments {
             let kinds: &[FileKind] = if *is_active {
                 &[FileKind::Log]
             } else {
@@ -166,6 +223,9 @@ impl<D: Disk> Log<D> {
                 let Some(file) = self.file_for_sync(*base_offset, *kind).await? else {
                     continue;
                 };
+                if *kind == FileKind::Log && !is_active {
+                    self.cut_fill(*base_offset, *size, &file).await?;
+                }
                 if let Err(error) = file.sync_data().await {
                     return Err(self.fail(Operation::Sync, &self.path(*base_offset, *kind), error));
                 }
@@ -186,6 +246,21 @@ impl<D: Disk> Log<D> {
         }
         if created_dirty && let Some(parent) = dir.parent() {
             self.sync_dir(parent).await?;
+        }
+        Ok(())
+    }
+
+    /// Cuts a closed segment to what it holds. Once it lies below the recovery point its length is trusted.
+    async fn cut_fill(&self, base_offset: i64, size: u32, file: &D::File) -> Result<(), LogError> {
+        let is_longer = |segment: &mut Segment<D::File>| segment.filled > segment.size;
+        let segment =
+            |state: &mut State<D::File>| state.segment_mut(base_offset).is_some_and(is_longer);
+        if !segment(&mut self.state.borrow_mut()) {
+            return Ok(());
+        }
+        self.trim(base_offset, size, file).await?;
+        if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
+            segment.filled = 0;
         }
         Ok(())
     }
@@ -241,7 +316,11 @@ impl<D: Disk> Log<D> {
         let _gate = self.prepare_gate.enter().await;
         self.state.borrow().check()?;
         self.trim_closed().await?;
-        self.allocate_ahead().await;
+        if wants_fills(&self.state.borrow(), &self.settings()) {
+            self.fill_ahead().await?;
+        } else {
+            self.allocate_ahead().await;
+        }
         self.write_epochs().await?;
         self.write_snapshots(false).await?;
         let next = self.prepare_next().await;
@@ -280,6 +359,54 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Fills room ahead of the active segment, if it is due. The gate of preparations is held, so that the
+    /// log is not cut meanwhile; a write that would come too near waits, and so does a roll.
+    async fn fill_ahead(&self) -> Result<(), LogError> {
+        let _gate = self.fill_gate.enter().await;
+        let (base_offset, file, from, len) = {
+            let state = &mut *self.state.borrow_mut();
+            let Some((from, len)) = next_fill(state, &self.settings()) else {
+                return Ok(());
+            };
+            let ahead = from + len - u64::from(state.active().size);
+            let Some(file) = state.active().file.clone() else {
+                return Ok(());
+            };
+            if !state.reservation.set(ahead) {
+                return Ok(());
+            }
+            state.filling_from = Some(from);
+            (state.active().base_offset, file, from, len)
+        };
+        let abandoned = AbandonedSync { log: self };
+        let result = file.fill(from, len).await;
+        std::mem::forget(abandoned);
+        let mut state = self.state.borrow_mut();
+        state.filling_from = None;
+        let active = state.active_mut();
+        assert_eq!(active.base_offset, base_offset);
+        let end = u32::try_from(from + len).unwrap_or(u32::MAX - 1);
+        active.allocated = active.allocated.max(end);
+        match result {
+            Ok(true) => active.filled = end,
+            // A disk without room says so again when it is written to; until then nothing is lost.
+            Ok(false) => {
+                active.filled = u32::MAX;
+                state.reservation.set(0);
+            }
+            Err(error) => {
+                active.filled = u32::MAX;
+                drop(state);
+                return Err(self.fail(
+                    Operation::Sync,
+                    &self.path(base_offset, FileKind::Log),
+                    error,
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Cuts closed segments to what they hold. The gate of preparations is held.
     async fn trim_closed(&self) -> Result<(), LogError> {
         loop {
@@ -301,6 +428,7 @@ impl<D: Disk> Log<D> {
             }
             if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
                 segment.allocated = 0;
+                segment.filled = 0;
             }
         }
     }

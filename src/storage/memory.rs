@@ -459,6 +459,18 @@ impl LogFile for MemoryFile {
         Ok(())
     }
 
+    async fn fill(&self, position: u64, len: u64) -> io::Result<bool> {
+        let zeros = Bytes::from(vec![0; len as usize]);
+        match self.write_at(position, vec![zeros]).await {
+            Ok(n) if n == len => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        self.sync_data().await?;
+        Ok(true)
+    }
+
     async fn truncate(&self, len: u64) -> io::Result<()> {
         self.shared.check(Call::Any)?;
         let mut content = self.inode.borrow_mut();

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use super::allocation::Reservation;
 use super::disk::{Disk, LogFile, OpenMode};
 use super::log::{Log, State};
+use super::maintenance::wants_fills;
 use super::names::{DELETED_SUFFIX, FileKind, file_name};
 use crate::base::{Offset, Timestamp};
 
@@ -46,8 +47,9 @@ pub(super) enum Next<F> {
 pub(super) struct Prepared<F> {
     /// `.log`, `.index`, `.timeindex`.
     pub(super) files: [F; 3],
-    /// Bytes allocated for the `.log`.
+    /// Bytes allocated for the `.log`, and those filled with zeros.
     pub(super) allocated: u32,
+    pub(super) filled: u32,
     pub(super) reservation: Reservation,
 }
 
@@ -120,15 +122,23 @@ impl<D: Disk> Log<D> {
             self.disk.open(&time_index, OpenMode::Truncate).await?,
         ];
         let mut allocated = ALLOCATED_BYTES.min(self.settings().segment_bytes);
-        if !reservation.set(allocated.into())
-            || files[0].allocate(0, allocated.into()).await.is_err()
-        {
+        let mut filled = 0;
+        if !reservation.set(allocated.into()) {
+            allocated = 0;
+        } else if wants_fills(&self.state.borrow(), &self.settings()) {
+            // Where there is no room for it, what there is has still to be given back one day.
+            filled = match files[0].fill(0, allocated.into()).await? {
+                true => allocated,
+                false => u32::MAX,
+            };
+        } else if files[0].allocate(0, allocated.into()).await.is_err() {
             reservation.set(0);
             allocated = 0;
         }
         self.state.borrow_mut().next = Next::Ready(Box::new(Prepared {
             files,
             allocated,
+            filled,
             reservation,
         }));
         Ok(())

@@ -113,6 +113,13 @@ impl<O: Offload + std::fmt::Debug> LogFile for PageCacheFile<O> {
             .await
     }
 
+    async fn fill(&self, position: u64, len: u64) -> io::Result<bool> {
+        let file = self.file.clone();
+        self.offload
+            .run(move || fill_now(&file, position, len))
+            .await
+    }
+
     async fn truncate(&self, len: u64) -> io::Result<()> {
         let file = self.file.clone();
         self.offload.run(move || file.set_len(len)).await
@@ -150,6 +157,31 @@ impl<O: Offload> PageCacheFile<O> {
         });
         profile::measure(Gauged::DiskRead, read).await
     }
+}
+
+/// Writes zeros and syncs them, a piece at a time: a sync of records that comes meanwhile takes the piece
+/// with it, and waits for no more.
+fn fill_now(file: &File, position: u64, len: u64) -> io::Result<bool> {
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    const PIECE_BYTES: u64 = 256 * 1024;
+    let end = position + len;
+    let mut at = position;
+    while at < end {
+        let piece_end = end.min(at + PIECE_BYTES);
+        while at < piece_end {
+            let zeros = &ZEROS[..ZEROS.len().min((piece_end - at) as usize)];
+            match rustix::io::pwrite(file, zeros, at) {
+                Ok(0) | Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => {
+                    return Ok(false);
+                }
+                Ok(n) => at += n as u64,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        file.sync_data()?;
+    }
+    Ok(true)
 }
 
 /// Writes all of `slices`, or what fits: a short write is continued, so that a full disk names itself.

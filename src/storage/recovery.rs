@@ -5,7 +5,8 @@
 //! 2. After a clean stop the last index entry of the active segment and the headers behind it give the
 //!    log end offset; nothing else is read. If they do not fit, the stop was not clean.
 //! 3. Otherwise every batch from the segment of the recovery point on is checked, and its indexes are
-//!    made anew. What is not a batch ends the log there. If nothing valid follows it is the torn tail of a
+//!    made anew. What is not a batch ends the segment there; zeros to the end of the file are room that was
+//!    filled ahead, and anything else ends the log. If nothing valid follows it is the torn tail of a
 //!    write and is cut. If something does, it is damage: the bytes are kept beside the log
 //!    (`<base>.log.cut-<time>`) and reported.
 //! 4. Producers come from the newest snapshot that is not too new, and from the batches behind it.
@@ -104,6 +105,8 @@ struct Rebuilt<F> {
     next_offset: i64,
     /// Bytes that are batches; the file may have more.
     valid: u64,
+    /// Bytes up to the last one that is not zero, at least `valid`: behind it is what was filled ahead.
+    content: u64,
     /// A valid batch lies behind them.
     is_damage: bool,
 }
@@ -402,14 +405,15 @@ impl<D: Disk> Loader<'_, D> {
             let later: Vec<i64> = bases[i + 1..].to_vec();
             let later_bytes: u64 = later.iter().map(|base| names.logs[base].0).sum();
             let overlaps = next_base.is_some_and(|next| next < next_offset);
-            if rebuilt.valid < len || overlaps {
-                let bad = len - rebuilt.valid;
+            let is_cut = rebuilt.valid < rebuilt.content || overlaps;
+            if is_cut {
+                let bad = rebuilt.content - rebuilt.valid;
                 let is_damage = rebuilt.is_damage || later_bytes > 0;
                 if is_damage {
                     let mut kept = Vec::new();
                     if bad > 0 {
                         kept.push(
-                            self.keep_tail(base_offset, &file, rebuilt.valid, len)
+                            self.keep_tail(base_offset, &file, rebuilt.valid, rebuilt.content)
                                 .await?,
                         );
                     }
@@ -438,7 +442,7 @@ impl<D: Disk> Loader<'_, D> {
             // Also gives back what was allocated behind the end.
             let cut = file.truncate(rebuilt.valid).await;
             self.io(Operation::Truncate, base_offset, FileKind::Log, cut)?;
-            if rebuilt.valid < len || overlaps {
+            if is_cut {
                 break;
             }
         }
@@ -610,6 +614,10 @@ impl<D: Disk> Loader<'_, D> {
         }
         let valid = head.size;
         let is_damage = is_bad && scan.valid_batch_follows().await.map_err(read)?;
+        let content = match is_damage {
+            true => len,
+            false => scan.content_end.max(valid),
+        };
         if let Some(entry) = head.time_entry() {
             time_index.extend_from_slice(&entry.encode());
         }
@@ -642,6 +650,7 @@ impl<D: Disk> Loader<'_, D> {
             head,
             next_offset,
             valid,
+            content,
             is_damage,
         })
     }

@@ -192,9 +192,10 @@ impl<D: Disk> Log<D> {
                 self.remove_segment(segment).await?;
             }
         }
-        let (base_offset, size) = {
+        let (base_offset, size, filled) = {
             let state = self.state.borrow();
-            (state.active().base_offset, state.active().size)
+            let active = state.active();
+            (active.base_offset, active.size, active.filled)
         };
         let (position, end) = match self.last_batch_below(base_offset, size).await {
             Ok(found) => found,
@@ -205,7 +206,7 @@ impl<D: Disk> Log<D> {
                 return Err(self.fail(Operation::Truncate, &path, error));
             }
         };
-        if position < u64::from(size) {
+        if position < u64::from(size.max(filled)) {
             let file = self.file_of(base_offset).await?;
             if let Err(error) = file.truncate(position).await {
                 let path = self.path(base_offset, FileKind::Log);

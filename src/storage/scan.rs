@@ -19,6 +19,9 @@ pub(super) struct CheckedScan<F> {
     pub(super) next_offset: i64,
     buffer: Vec<u8>,
     buffer_at: u64,
+    /// One past the last byte that is not zero, once
+    /// [`valid_batch_follows`](Self::valid_batch_follows) has looked.
+    pub(super) content_end: u64,
 }
 
 /// What a scan came to.
@@ -41,6 +44,7 @@ impl<F: LogFile> CheckedScan<F> {
             next_offset,
             buffer: Vec::new(),
             buffer_at: 0,
+            content_end: 0,
         }
     }
 
@@ -112,6 +116,24 @@ impl<F: LogFile> CheckedScan<F> {
         Ok(self.buffer.get(start..end).unwrap_or(&[]))
     }
 
+    /// Looks for the last byte that is not zero, from the end of the file to the present position.
+    async fn find_content_end(&mut self) -> io::Result<()> {
+        let mut end = self.end;
+        self.content_end = self.position;
+        while end > self.position {
+            let start = self
+                .position
+                .max(end.saturating_sub(CHUNK_BYTES as u64 / 2));
+            let bytes = self.bytes(start, (end - start) as usize).await?;
+            if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+                self.content_end = start + last as u64 + 1;
+                return Ok(());
+            }
+            end = start;
+        }
+        Ok(())
+    }
+
     /// Whether a valid batch lies anywhere behind the bad one at the present position.
     ///
     /// Every byte may be its beginning. Bytes made to look like batches could let this check one CRC after
@@ -120,7 +142,9 @@ impl<F: LogFile> CheckedScan<F> {
     pub(super) async fn valid_batch_follows(&mut self) -> io::Result<bool> {
         let mut budget = 4 * (self.end - self.position);
         let mut at = self.position + 1;
-        while at + BATCH_HEADER_SIZE as u64 <= self.end {
+        self.find_content_end().await?;
+        // A batch does not end in zeros alone: its header has some that are not.
+        while at + BATCH_HEADER_SIZE as u64 <= self.end && at < self.content_end {
             let want = (self.end - at).min(CHUNK_BYTES as u64 / 2) as usize;
             let window = self.bytes(at, want).await?;
             if window.len() < BATCH_HEADER_SIZE {

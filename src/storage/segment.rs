@@ -29,6 +29,9 @@ pub(super) struct Segment<F> {
     pub(super) indexes_synced: bool,
     /// Bytes from the start of the file that are allocated; 0 if unknown or none.
     pub(super) allocated: u32,
+    /// Bytes from the start of the file that are filled with zeros as far as nothing is written there; 0 if
+    /// none are. Where it is more than `size`, the file is longer than its batches.
+    pub(super) filled: u32,
     /// Whether a `.txnindex` exists.
     pub(super) has_txn_index: bool,
     /// Largest timestamp of its first batch, once somebody has looked.
@@ -53,6 +56,7 @@ impl<F: LogFile> Segment<F> {
             synced_size: 0,
             indexes_synced: false,
             allocated: 0,
+            filled: 0,
             has_txn_index: false,
             first_timestamp: None,
             swapped: None,

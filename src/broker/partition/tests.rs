@@ -296,6 +296,30 @@ fn a_log_that_goes_offline_says_so_once_and_tells_all_who_wait() {
     assert!(!partition.fail(&error).failed);
 }
 
+#[test]
+fn a_failed_fsync_is_answered_with_an_error_and_not_tried_again_while_other_logs_go_on() {
+    let disk = MemoryDisk::new();
+    let durable = |s: &mut LogSettings| s.flush_messages = 1;
+    let broken = partition(&disk, &[BrokerId(1)], durable);
+    let other_disk = MemoryDisk::new();
+    let sound = partition(&other_disk, &[BrokerId(1)], durable);
+    let mut lost = send(&broken, ACKS_ALL, NOW);
+    run(broken.write(NOW));
+    disk.set_fault(Call::Sync, 0, Fault::Io);
+    let error = run(broken.flush()).err().expect("the sync fails");
+    assert!(broken.fail(&error).failed);
+    let refused = PartitionError::Storage.to_string();
+    assert_eq!(lost.answer(), Some(Err(refused)));
+    assert_eq!(broken.high_watermark(), Offset(0));
+    let syncs = disk.calls(Call::Sync);
+    assert!(run(broken.flush()).is_err());
+    assert_eq!(disk.calls(Call::Sync), syncs);
+    let mut kept = send(&sound, ACKS_ALL, NOW);
+    run(sound.write(NOW));
+    run(sound.flush()).unwrap();
+    assert_eq!(kept.answer(), Some(Ok(0)));
+}
+
 /// A batch of a transaction that the coordinator agreed to after the partition said `verified`.
 fn begin(
     partition: &Partition<MemoryDisk>,

@@ -16,11 +16,16 @@ struct Told {
 }
 
 /// Appends, flushes, rolls, deletes and closes, until the disk fails.
-fn workload(disk: &MemoryDisk, data: &Path, told: &mut Told) -> Result<(), LogError> {
+fn workload(
+    disk: &MemoryDisk,
+    data: &Path,
+    settings: &LogSettings,
+    told: &mut Told,
+) -> Result<(), LogError> {
     let log = run(Log::create(
         disk.clone(),
         Arc::from(data.join("topic-0")),
-        Arc::new(settings()),
+        Arc::new(settings.clone()),
         TopicId(7),
         Offset(0),
         options(false),
@@ -40,11 +45,17 @@ fn workload(disk: &MemoryDisk, data: &Path, told: &mut Told) -> Result<(), LogEr
             }
             tag += 1;
         }
-        told.written = run(log.write_staged(NOW))?.log_end_offset.0;
-        if turn % 4 == 3 {
+        let written = run(log.write_staged(NOW))?;
+        told.written = written.log_end_offset.0;
+        let is_durable = settings.flush_messages == 1;
+        if turn % 4 == 3 || is_durable && turn % 4 == 1 {
             told.flushed = run(log.flush())?.0;
         }
-        if turn % 5 == 4 {
+        // As in the background after a roll: the recovery point passes it.
+        if is_durable && written.rolled && turn % 4 == 0 {
+            told.flushed = told.flushed.max(run(log.flush_closed())?.0);
+        }
+        if turn % 5 == 4 || is_durable && written.prepare && turn % 3 != 0 {
             run(log.prepare())?;
         }
         if turn == 17 {
@@ -69,6 +80,7 @@ fn workload(disk: &MemoryDisk, data: &Path, told: &mut Told) -> Result<(), LogEr
 fn check(
     disk: &MemoryDisk,
     data: &Path,
+    settings: &LogSettings,
     told: &Told,
     acknowledged: i64,
     recovery_point: i64,
@@ -86,7 +98,7 @@ fn check(
     options.recovery_point = Offset(recovery_point);
     // Opened twice: what recovery leaves must be as good as what it found.
     for _ in 0..2 {
-        let (log, report) = open(disk, data, &settings(), options.clone());
+        let (log, report) = open(disk, data, settings, options.clone());
         let (start, end) = (log.log_start_offset().0, log.log_end_offset().0);
         assert!(end >= acknowledged, "{what}: ends at {end}");
         assert!(start <= acknowledged.max(told.log_start), "{what}");
@@ -123,42 +135,49 @@ fn check(
     }
 }
 
-fn calls_of_the_workload() -> u64 {
+fn calls_of_the_workload(settings: &LogSettings) -> u64 {
     let (disk, data) = memory();
     let mut told = Told::default();
-    workload(&disk, &data, &mut told).unwrap();
+    workload(&disk, &data, settings, &mut told).unwrap();
     assert!(told.log_start > 0);
     disk.calls(Call::Any)
 }
 
-#[test]
-fn a_killed_process_loses_nothing_that_was_written() {
-    for at in 2..=calls_of_the_workload() {
+/// Cuts the workload at each call and opens what `crash` leaves of it: with the recovery point of before,
+/// and with that of the last flush.
+fn cut_everywhere(settings: &LogSettings, crash: Crash, acknowledged: impl Fn(&Told) -> i64) {
+    for at in 2..=calls_of_the_workload(settings) {
         let (disk, data) = memory();
         disk.set_fault(Call::Any, at, Fault::PowerOff);
         let mut told = Told::default();
-        assert!(workload(&disk, &data, &mut told).is_err());
+        assert!(workload(&disk, &data, settings, &mut told).is_err());
         for recovery_point in [0, told.flushed] {
-            let image = disk.crash(Crash::Kill);
-            let what = format!("killed at {at}, from {recovery_point}");
-            check(&image, &data, &told, told.written, recovery_point, &what);
+            let image = disk.crash(crash);
+            let what = format!("{crash:?} at {at}, from {recovery_point}");
+            let sure = acknowledged(&told);
+            check(&image, &data, settings, &told, sure, recovery_point, &what);
         }
     }
 }
 
 #[test]
+fn a_killed_process_loses_nothing_that_was_written() {
+    cut_everywhere(&settings(), Crash::Kill, |told| told.written);
+    cut_everywhere(&durable_settings(), Crash::Kill, |told| told.written);
+}
+
+#[test]
 fn a_power_cut_loses_nothing_that_was_flushed() {
-    for at in 2..=calls_of_the_workload() {
-        for seed in 0..6 {
-            let (disk, data) = memory();
-            disk.set_fault(Call::Any, at, Fault::PowerOff);
-            let mut told = Told::default();
-            assert!(workload(&disk, &data, &mut told).is_err());
-            for recovery_point in [0, told.flushed] {
-                let image = disk.crash(Crash::Power { seed });
-                let what = format!("power cut at {at}, seed {seed}, from {recovery_point}");
-                check(&image, &data, &told, told.flushed, recovery_point, &what);
-            }
-        }
+    for seed in 0..6 {
+        cut_everywhere(&settings(), Crash::Power { seed }, |told| told.flushed);
+    }
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_flushed_into_filled_room() {
+    for seed in 0..6 {
+        cut_everywhere(&durable_settings(), Crash::Power { seed }, |told| {
+            told.flushed
+        });
     }
 }

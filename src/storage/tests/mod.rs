@@ -3,6 +3,7 @@
 mod cleaner;
 mod crash;
 mod faults;
+mod fill;
 mod kafka;
 mod model;
 mod suite;
@@ -47,6 +48,13 @@ pub(super) fn settings() -> LogSettings {
         compact: false,
         delete: true,
     };
+    settings
+}
+
+/// The same, with an fsync before every acknowledgement: room is filled ahead.
+pub(super) fn durable_settings() -> LogSettings {
+    let mut settings = settings();
+    settings.flush_messages = 1;
     settings
 }
 

@@ -70,9 +70,9 @@ fn share(start: i64, end: i64, percent: u8) -> i64 {
     start + (end - start) * i64::from(percent) / 100
 }
 
-fn play(actions: Vec<Action>) {
+fn play(actions: Vec<Action>, settings: &LogSettings) {
     let (disk, data) = memory();
-    let mut log = create(&disk, &data, &settings());
+    let mut log = create(&disk, &data, settings);
     let mut model = Model::default();
     let mut clock = NOW.0;
     disk.set_time(Timestamp(clock));
@@ -104,7 +104,7 @@ fn play(actions: Vec<Action>) {
                 if is_clean {
                     run(log.close(NOW)).unwrap();
                 }
-                let (opened, report) = open(&disk, &data, &settings(), options);
+                let (opened, report) = open(&disk, &data, settings, options);
                 assert_eq!(report.damage, None);
                 assert_eq!(report.truncated_bytes, 0);
                 assert_eq!(report.rebuilt_indexes, 0);
@@ -133,7 +133,7 @@ fn play(actions: Vec<Action>) {
                 later_ms,
             } => {
                 clock += later_ms;
-                retain(&log, &mut model, bytes, ms, clock);
+                retain(&log, &mut model, settings, (bytes, ms), clock);
             }
             Action::Read {
                 from,
@@ -175,8 +175,14 @@ fn play(actions: Vec<Action>) {
     assert_eq!(all, (model.start..model.end).collect::<Vec<i64>>());
 }
 
-fn retain(log: &Log<MemoryDisk>, model: &mut Model, bytes: i64, ms: i64, clock: i64) {
-    let mut limits = settings();
+fn retain(
+    log: &Log<MemoryDisk>,
+    model: &mut Model,
+    settings: &LogSettings,
+    (bytes, ms): (i64, i64),
+    clock: i64,
+) {
+    let mut limits = settings.clone();
     limits.retention_bytes = bytes;
     limits.retention_ms = ms;
     log.set_settings(Arc::new(limits));
@@ -230,7 +236,7 @@ fn retain(log: &Log<MemoryDisk>, model: &mut Model, bytes: i64, ms: i64, clock: 
     while model.batches.iter().map(|e| e.bytes).sum::<usize>() > kept {
         model.batches.remove(0);
     }
-    log.set_settings(Arc::new(settings()));
+    log.set_settings(Arc::new(settings.clone()));
 }
 
 fn read(log: &Log<MemoryDisk>, model: &Model, from: i64, max_bytes: u32, upper: i64) {
@@ -257,6 +263,11 @@ proptest! {
 
     #[test]
     fn a_log_does_what_a_list_of_batches_does(actions in prop::collection::vec(action(), 1..40)) {
-        play(actions);
+        play(actions, &settings());
+    }
+
+    #[test]
+    fn and_with_room_that_is_filled_ahead(actions in prop::collection::vec(action(), 1..40)) {
+        play(actions, &durable_settings());
     }
 }
