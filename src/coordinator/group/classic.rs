@@ -240,6 +240,17 @@ impl ClassicGroup {
 
     /// The group as it is, for the log.
     pub fn record(&self) -> CoordinatorRecord {
+        self.record_in(self.generation)
+    }
+
+    /// The group as it is, for the log, one generation ahead of its members. Whoever reads it after a
+    /// restart makes a group in which every member has to join again: that a rebalance was under way is
+    /// not on record.
+    pub fn record_of_the_next_generation(&self) -> CoordinatorRecord {
+        self.record_in(self.generation.saturating_add(1))
+    }
+
+    fn record_in(&self, generation: i32) -> CoordinatorRecord {
         let metadata: Vec<Bytes> = self
             .members
             .values()
@@ -261,7 +272,7 @@ impl ClassicGroup {
             });
         GroupMetadata {
             protocol_type: self.protocol_type.as_deref().unwrap_or(""),
-            generation: self.generation,
+            generation,
             protocol: self.protocol.as_deref(),
             leader: self.leader.as_deref(),
             current_state_timestamp: self.state_since.unwrap_or(Timestamp::NONE).0,

@@ -208,8 +208,12 @@ impl GroupMachine {
             Some((&replaced.id, &joining.id))
         });
         group.tombstones(replaced, &mut outcome.records);
-        let mut made = convert::to_classic(group, leaving, joining, context.now, context.image);
-        outcome.records.push(made.record());
+        let now = context.now;
+        let mut made = convert::to_classic(group, leaving, joining, rebalance, now, context.image);
+        outcome.records.push(match rebalance {
+            false => made.record(),
+            true => made.record_of_the_next_generation(),
+        });
         for member in group.members.keys() {
             self.consumers.cancel_timers(id, member);
         }

@@ -15,6 +15,8 @@ pub mod consumer;
 mod consumers;
 mod description;
 #[cfg(test)]
+mod mixed;
+#[cfg(test)]
 mod model;
 pub mod offsets;
 mod rebalance;

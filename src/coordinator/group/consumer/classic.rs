@@ -150,7 +150,10 @@ pub fn join(
     });
     let mut downgrade = None;
     if downgrades {
-        let rebalance = group.target_epoch < epoch;
+        let others = group.members.values();
+        let mut others = others.filter(|other| replaced.is_none_or(|r| r.id != other.id));
+        let rebalance = group.target_epoch < epoch
+            || !others.all(|other| other.is_reconciled_to(group.target_epoch));
         if !rebalance {
             let target = group.target_of(&updated);
             updated = reconcile(

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::classic::PROTOCOL_TYPE;
 use super::embedded;
-use super::group::ConsumerGroup;
+use super::group::{ConsumerGroup, without_epochs};
 use super::hash::TopicHashes;
 use super::member::{ClassicMetadata, ClassicProtocol, Member, MemberState, Owned, Text};
 use super::record::{Body, ConsumerRecord, Partitions, TargetMetadata};
@@ -47,6 +47,11 @@ pub fn check_upgrade(env: &Env<'_>, group: &ClassicGroup) -> Result<(), Refusal>
 }
 
 /// The consumer group that a classic one becomes.
+///
+/// Of a group that has not settled in its generation, the last assignment is not the target of its members: the
+/// epoch is ahead, so that one is computed even if nothing else has changed. (A static member that takes
+/// its place over with the same subscription changes nothing; Kafka 4.3 leaves members that never were
+/// assigned anything without partitions then.)
 pub fn from_classic(
     group: &ClassicGroup,
     image: &Image,
@@ -54,7 +59,7 @@ pub fn from_classic(
 ) -> Result<ConsumerGroup, Refusal> {
     let generation = group.generation();
     let mut made = ConsumerGroup::new(group.id().clone());
-    made.epoch = generation;
+    let mut is_settled = group.state() == classic::State::Stable;
     let mut bodies = vec![Body::TargetMetadata(Some(TargetMetadata {
         epoch: generation,
         timestamp: Timestamp(0),
@@ -82,7 +87,14 @@ pub fn from_classic(
                 Ok((partitions, false)) => target = embedded::by_id(&partitions, image),
             }
         }
-        let owned: Owned = target
+        // What it had when it joined and was not assigned again it has until it has heard of that, and
+        // has joined once more. Kafka 4.3 takes it for free.
+        let mut has = target.clone();
+        for (topic, partitions) in embedded::by_id(&subscription.owned, image) {
+            has.entry(topic).or_default().extend(partitions);
+        }
+        is_settled &= has == target;
+        let owned: Owned = has
             .iter()
             .map(|(topic, partitions)| {
                 let since = partitions.iter().map(|p| (*p, generation));
@@ -129,16 +141,25 @@ pub fn from_classic(
         let applied = made.apply(record, &mut scratch);
         assert_eq!(applied, Ok(true), "none of these takes the group back");
     }
+    made.epoch = match is_settled {
+        true => generation,
+        false => generation.saturating_add(1),
+    };
     made.metadata_hash = hashes.of_group(made.topics.keys(), image);
     Ok(made)
 }
 
 /// The classic group that a consumer group becomes without the members that leave it, or with `joining`
 /// in the place of the static member of its name.
+///
+/// If its members have to join again (`rebalance`), each is assigned what it owns: should the group change
+/// back before they have, it would be given what another owns, were it what it should own one day. (Kafka
+/// 4.3 says the latter.)
 pub fn to_classic(
     group: &ConsumerGroup,
     leaving: &BTreeMap<Text, Rc<Member>>,
     joining: Option<&Member>,
+    rebalance: bool,
     now: Timestamp,
     image: &Image,
 ) -> ClassicGroup {
@@ -184,9 +205,24 @@ pub fn to_classic(
             Some(joining) if joining.id == member.id => replaced.as_ref().unwrap_or(&joining.id),
             _ => &member.id,
         };
-        let target = group.target.get(of).cloned().unwrap_or_default();
+        let assignment = match rebalance {
+            false => group.target.get(of).cloned().unwrap_or_default(),
+            true => {
+                let owner = group.members.get(of);
+                Rc::new(owner.map(|owner| owned(owner)).unwrap_or_default())
+            }
+        };
         let version = versions.get(&member.id).copied().unwrap_or(0);
-        member.assignment = embedded::encode_assignment(version, &target, image).into();
+        member.assignment = embedded::encode_assignment(version, &assignment, image).into();
     }
     made
+}
+
+/// What a member has, and has not said to have given up.
+fn owned(member: &Member) -> Partitions {
+    let mut owned = without_epochs(&member.assigned);
+    for (topic, partitions) in without_epochs(&member.revoking) {
+        owned.entry(topic).or_default().extend(partitions);
+    }
+    owned
 }
