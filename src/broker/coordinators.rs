@@ -647,7 +647,7 @@ impl<'a, M: Machine> Gathering<'a, M> {
             self.append(now);
         }
         let largest = self.seat.partition.settings().max_message_bytes as usize;
-        if bytes + BATCH_HEADER_SIZE > largest {
+        if bytes + outcome.reserve + BATCH_HEADER_SIZE > largest {
             // It alone is refused: nothing of it was applied.
             if outcome.answers.is_empty() {
                 tracing::error!(

@@ -66,6 +66,9 @@ pub struct Guard(pub u32);
 pub struct Outcome<M: Machine> {
     /// Appended as one batch.
     pub records: Vec<CoordinatorRecord>,
+    /// Bytes that a batch must hold beside the records: what has to follow them one day takes that much more,
+    /// and could not be refused then.
+    pub reserve: usize,
     /// The records belong to this producer's transaction.
     pub producer: Option<(ProducerId, ProducerEpoch)>,
     /// What the partition said before the transaction's coordinator agreed to the records: if one of the
@@ -81,6 +84,7 @@ impl<M: Machine> Default for Outcome<M> {
     fn default() -> Self {
         Self {
             records: Vec::new(),
+            reserve: 0,
             producer: None,
             guard: None,
             answers: Vec::new(),

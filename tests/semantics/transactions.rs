@@ -974,3 +974,33 @@ fn a_half_done_end_is_finished_after_a_crash() {
         }
     }
 }
+
+/// The record of the end is larger than that of the transaction. (Not tried on Apache Kafka.)
+#[test]
+fn a_transaction_that_has_as_many_partitions_as_fit_can_be_ended() {
+    if is_kafka() {
+        return;
+    }
+    let settings = [("message.max.bytes", "1500"), ("ringspun.shards", "1")];
+    let broker = own_broker(&name("full"), &settings);
+    let mut wire = Wire::connect(&broker.bootstrap());
+    let wire = &mut wire;
+    let topic = name("full");
+    wire.create(&topic, 400, &[]);
+    for commit in [true, false] {
+        let mut producer = init(wire, &format!("full-{commit}"));
+        let mut fits = 0;
+        while fits < 400 {
+            match producer.add(wire, 3, &topic, &[fits])[..] {
+                [0] => fits += 1,
+                [code::CONCURRENT_TRANSACTIONS] => {}
+                [code::UNKNOWN_SERVER_ERROR] => break,
+                ref other => panic!("{other:?}"),
+            }
+        }
+        assert!((100..400).contains(&fits), "{fits}");
+        producer.end(wire, commit);
+        let added = patiently(|| producer.add(wire, 3, &topic, &[0]), |added| added[0]);
+        assert_eq!(added, [0]);
+    }
+}

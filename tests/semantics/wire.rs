@@ -29,6 +29,7 @@ use crate::broker::{Broker, Kind};
 
 /// Error codes by their names in Kafka.
 pub mod code {
+    pub const UNKNOWN_SERVER_ERROR: i16 = -1;
     pub const NONE: i16 = 0;
     pub const OFFSET_OUT_OF_RANGE: i16 = 1;
     pub const CORRUPT_MESSAGE: i16 = 2;

@@ -653,6 +653,7 @@ impl TransactionMachine {
         let next = txn.partitions_added(partitions.iter().cloned(), client_version, context.now);
         let id = id.clone();
         let mut outcome = say(ErrorCode::None);
+        outcome.reserve = record::END_BYTES;
         self.transition(context, &id, &next, &mut outcome);
         outcome
     }

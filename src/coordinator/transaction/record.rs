@@ -33,6 +33,10 @@ const TAG_PREVIOUS_PRODUCER_ID: u32 = 0;
 const TAG_NEXT_PRODUCER_ID: u32 = 1;
 const TAG_CLIENT_VERSION: u32 = 2;
 
+/// Bytes that the record of a transaction's end takes at most beyond that of the transaction with the same
+/// partitions: three tagged fields that were not there, with their numbers and lengths.
+pub const END_BYTES: usize = 10 + 10 + 4;
+
 /// The record of a transactional id, in the value version of the finalized `transaction.version`.
 pub fn encode(id: &str, txn: &Transaction, transaction_version: i16) -> CoordinatorRecord {
     CoordinatorRecord {
@@ -385,6 +389,20 @@ mod tests {
             "0000000000000100",
         );
         assert_eq!(hex(&encode("tx", &sample(), 0).value.unwrap()), expected);
+    }
+
+    #[test]
+    fn the_record_of_an_end_takes_a_bounded_number_of_bytes_more() {
+        let mut begun = sample();
+        begun.prev_producer_id = ProducerId::NONE;
+        begun.client_version = 0;
+        let size = |txn: &Transaction| encode("tx", txn, 2).value.unwrap().len();
+        for commit in [false, true] {
+            let exhausted = ProducerId(1 << 40);
+            let end = begun.prepared(commit, 2, exhausted, Timestamp(0x300));
+            assert_eq!(size(&end), size(&begun) + END_BYTES);
+            assert!(size(&end.completed(Timestamp(0x400))) < size(&end));
+        }
     }
 
     #[test]
