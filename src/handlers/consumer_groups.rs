@@ -12,14 +12,13 @@ use crate::base::PartitionIndex;
 use crate::coordinator::group::{Answer, Ask, ConsumerHeartbeat, consumer_group_not_described};
 use crate::handlers::coordinators::{answer, ask_group, code, group_partition};
 use crate::handlers::{Begun, Call, Close};
-use crate::protocol::response::decode_request;
 use crate::protocol::{ErrorCode, StrBytes};
 
 /// Every operation on a group: read, delete, describe, configs.
 const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
 
 pub async fn heartbeat(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: ConsumerGroupHeartbeatRequest = decode_request(call.version, body)?;
+    let request: ConsumerGroupHeartbeatRequest = call.decode(body).await?;
     if !call.peer.settings().groups.consumer_protocol {
         let response = failed(ErrorCode::UnsupportedVersion);
         call.count(response.error_code);
@@ -51,7 +50,7 @@ fn failed(code: ErrorCode) -> ConsumerGroupHeartbeatResponse {
 }
 
 pub async fn describe(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: ConsumerGroupDescribeRequest = decode_request(call.version, body)?;
+    let request: ConsumerGroupDescribeRequest = call.decode(body).await?;
     if !call.peer.settings().groups.consumer_protocol {
         let code = ErrorCode::UnsupportedVersion;
         let groups = request.group_ids.iter();

@@ -18,7 +18,6 @@ use crate::broker::shard::Shard;
 use crate::coordinator::group::{self, partition_of};
 use crate::handlers::{Begun, Call, Close, advertise};
 use crate::metadata::{Image, TopicImage};
-use crate::protocol::response::decode_request;
 use crate::protocol::{ErrorCode, StrBytes};
 use crate::runtime::mailbox::Closed;
 
@@ -33,8 +32,8 @@ const KEYS_SINCE: i16 = 4;
 /// The first version that knows share groups.
 const SHARE_SINCE: i16 = 6;
 
-pub fn find_coordinator(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: FindCoordinatorRequest = decode_request(call.version, body)?;
+pub async fn find_coordinator(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: FindCoordinatorRequest = call.decode(body).await?;
     let topic = match request.key_type {
         GROUP => Ok(CONSUMER_OFFSETS),
         TRANSACTION => Ok(TRANSACTION_STATE),

@@ -28,7 +28,6 @@ use crate::coordinator::group::{Answer, Ask, commit_response};
 use crate::handlers::coordinators::{answer, ask_group, code};
 use crate::handlers::{Begun, Call, Close};
 use crate::metadata::Image;
-use crate::protocol::response::decode_request;
 use crate::protocol::topic_ids::{TOPIC_IDS_SINCE, decode_offset_commit, decode_offset_fetch};
 use crate::protocol::{ErrorCode, StrBytes, topic_id, uuid};
 
@@ -36,7 +35,7 @@ use crate::protocol::{ErrorCode, StrBytes, topic_id, uuid};
 const GROUPS_SINCE: i16 = 8;
 
 pub async fn offset_commit(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let mut request = decode_offset_commit(call.version, body)?;
+    let mut request = call.decode_with(body, decode_offset_commit).await?;
     let image = call.peer.image();
     let mut known = Vec::with_capacity(request.topics.len());
     let mut response = OffsetCommitResponse::default();
@@ -154,7 +153,7 @@ fn not_committed(
 }
 
 pub async fn offset_fetch(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let mut request = decode_offset_fetch(call.version, body)?;
+    let mut request = call.decode_with(body, decode_offset_fetch).await?;
     if call.version < GROUPS_SINCE {
         let topics = request.topics.take().map(|topics| {
             let topics = topics.into_iter().map(|topic| {
@@ -318,7 +317,7 @@ fn single(version: i16, group: OffsetFetchResponseGroup) -> OffsetFetchResponse 
 }
 
 pub async fn offset_delete(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let mut request: OffsetDeleteRequest = decode_request(call.version, body)?;
+    let mut request: OffsetDeleteRequest = call.decode(body).await?;
     if request.group_id.is_empty() {
         return Ok(Begun::Done(not_deleted(&call, ErrorCode::InvalidGroupId)?));
     }

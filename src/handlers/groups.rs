@@ -18,11 +18,10 @@ use crate::broker::coordinators::CoordinatorError;
 use crate::coordinator::group::{Answer, Ask, Join, join_error, not_described, sync_error};
 use crate::handlers::coordinators::{answer, ask_group, ask_partition, code, group_partition};
 use crate::handlers::{Begun, Call, Close};
-use crate::protocol::response::decode_request;
 use crate::protocol::{ErrorCode, StrBytes};
 
 pub async fn join_group(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let mut request: JoinGroupRequest = decode_request(call.version, body)?;
+    let mut request: JoinGroupRequest = call.decode(body).await?;
     let member_id = request.member_id.clone();
     if request.group_id.is_empty() {
         let response = join_error(&member_id, ErrorCode::InvalidGroupId);
@@ -70,7 +69,7 @@ fn refused(answer: Result<Answer, CoordinatorError>) -> ErrorCode {
 }
 
 pub async fn sync_group(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: SyncGroupRequest = decode_request(call.version, body)?;
+    let request: SyncGroupRequest = call.decode(body).await?;
     let incomplete = request.protocol_type.is_none() || request.protocol_name.is_none();
     let wrong = if call.version >= 5 && incomplete {
         Some(ErrorCode::InconsistentGroupProtocol)
@@ -96,7 +95,7 @@ pub async fn sync_group(call: Call, body: Bytes) -> Result<Begun, Close> {
 }
 
 pub async fn heartbeat(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: HeartbeatRequest = decode_request(call.version, body)?;
+    let request: HeartbeatRequest = call.decode(body).await?;
     let failed = |code: ErrorCode| HeartbeatResponse::default().with_error_code(code.code());
     if request.group_id.is_empty() {
         call.count(ErrorCode::InvalidGroupId.code());
@@ -119,7 +118,7 @@ pub async fn heartbeat(call: Call, body: Bytes) -> Result<Begun, Close> {
 }
 
 pub async fn leave_group(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let mut request: LeaveGroupRequest = decode_request(call.version, body)?;
+    let mut request: LeaveGroupRequest = call.decode(body).await?;
     let failed = |code: ErrorCode| LeaveGroupResponse::default().with_error_code(code.code());
     if request.group_id.is_empty() {
         call.count(ErrorCode::InvalidGroupId.code());
@@ -150,7 +149,7 @@ pub async fn leave_group(call: Call, body: Bytes) -> Result<Begun, Close> {
 }
 
 pub async fn list_groups(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: ListGroupsRequest = decode_request(call.version, body)?;
+    let request: ListGroupsRequest = call.decode(body).await?;
     let lower = |filter: &[StrBytes]| -> Vec<String> {
         filter
             .iter()
@@ -215,7 +214,7 @@ fn by_partition(call: &Call, ids: &[GroupId]) -> BTreeMap<PartitionIndex, Vec<St
 }
 
 pub async fn describe_groups(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: DescribeGroupsRequest = decode_request(call.version, body)?;
+    let request: DescribeGroupsRequest = call.decode(body).await?;
     let mut asked = Vec::new();
     for ids in by_partition(&call, &request.groups).into_values() {
         let ask = Ask::Describe(ids.clone());
@@ -257,7 +256,7 @@ pub async fn describe_groups(call: Call, body: Bytes) -> Result<Begun, Close> {
 }
 
 pub async fn delete_groups(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: DeleteGroupsRequest = decode_request(call.version, body)?;
+    let request: DeleteGroupsRequest = call.decode(body).await?;
     let mut asked = Vec::new();
     for id in by_partition(&call, &request.groups_names)
         .into_values()

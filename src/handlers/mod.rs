@@ -167,6 +167,16 @@ impl Call {
         Ok(run(walked.elements, decode).await?)
     }
 
+    /// A request that has a decoder of its own.
+    async fn decode_with<T: Send + 'static>(
+        &self,
+        body: Bytes,
+        decode: fn(i16, Bytes) -> Result<T, Malformed>,
+    ) -> Result<T, Close> {
+        let version = self.version;
+        Ok(run(self.walked.elements, move || decode(version, body)).await?)
+    }
+
     /// The whole frame of a response of `elements` parts, and the end of the response and of `request`:
     /// many parts take long to free, too.
     pub async fn encode_all<R: Encodable + Send + 'static>(
@@ -352,7 +362,7 @@ async fn dispatch(call: Call, body: Bytes) -> Result<Begun, Close> {
         key::LIST_OFFSETS => offsets::list_offsets(call, body).await,
         key::OFFSET_FOR_LEADER_EPOCH => offsets::offset_for_leader_epoch(call, body).await,
         key::DELETE_RECORDS => offsets::delete_records(call, body).await,
-        key::FIND_COORDINATOR => coordinators::find_coordinator(call, body),
+        key::FIND_COORDINATOR => coordinators::find_coordinator(call, body).await,
         key::JOIN_GROUP => groups::join_group(call, body).await,
         key::SYNC_GROUP => groups::sync_group(call, body).await,
         key::HEARTBEAT => groups::heartbeat(call, body).await,
@@ -376,13 +386,13 @@ async fn dispatch(call: Call, body: Bytes) -> Result<Begun, Close> {
         key::LIST_CONFIG_RESOURCES => configs::list_config_resources(call, body).await,
         key::INIT_PRODUCER_ID => producers::init_producer_id(call, body),
         key::DESCRIBE_PRODUCERS => producers::describe_producers(call, body).await,
-        key::ADD_PARTITIONS_TO_TXN => transactions::add_partitions_to_txn(call, body),
-        key::ADD_OFFSETS_TO_TXN => transactions::add_offsets_to_txn(call, body),
-        key::END_TXN => transactions::end_txn(call, body),
+        key::ADD_PARTITIONS_TO_TXN => transactions::add_partitions_to_txn(call, body).await,
+        key::ADD_OFFSETS_TO_TXN => transactions::add_offsets_to_txn(call, body).await,
+        key::END_TXN => transactions::end_txn(call, body).await,
         key::WRITE_TXN_MARKERS => transactions::write_txn_markers(call, body).await,
-        key::TXN_OFFSET_COMMIT => transactions::txn_offset_commit(call, body),
-        key::DESCRIBE_TRANSACTIONS => transactions::describe_transactions(call, body),
-        key::LIST_TRANSACTIONS => transactions::list_transactions(call, body),
+        key::TXN_OFFSET_COMMIT => transactions::txn_offset_commit(call, body).await,
+        key::DESCRIBE_TRANSACTIONS => transactions::describe_transactions(call, body).await,
+        key::LIST_TRANSACTIONS => transactions::list_transactions(call, body).await,
         key::DESCRIBE_LOG_DIRS => log_dirs::describe_log_dirs(call, body).await,
         key::DESCRIBE_QUORUM => quorum::describe_quorum(call, body).await,
         other => Err(Close::Unsupported {

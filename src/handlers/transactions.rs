@@ -41,7 +41,6 @@ use crate::coordinator::transaction::{
 };
 use crate::handlers::scatter::{gather, scatter};
 use crate::handlers::{Begun, Call, Close, errors};
-use crate::protocol::response::decode_request;
 use crate::protocol::txn_markers::WriteTxnMarkersRequest;
 use crate::protocol::{ErrorCode, StrBytes};
 
@@ -163,8 +162,8 @@ struct Added<'a> {
     topics: &'a [AddPartitionsToTxnTopic],
 }
 
-pub fn add_partitions_to_txn(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: AddPartitionsToTxnRequest = decode_request(call.version, body)?;
+pub async fn add_partitions_to_txn(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: AddPartitionsToTxnRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         let mut response = AddPartitionsToTxnResponse::default();
         if call.version < 4 {
@@ -292,8 +291,8 @@ async fn offsets_partition(shard: &Rc<Shard>, group_id: &str) -> Option<NamedPar
     })
 }
 
-pub fn add_offsets_to_txn(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: AddOffsetsToTxnRequest = decode_request(call.version, body)?;
+pub async fn add_offsets_to_txn(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: AddOffsetsToTxnRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         let shard = call.peer.shard();
         let code = match offsets_partition(shard, &request.group_id).await {
@@ -320,8 +319,8 @@ pub fn add_offsets_to_txn(call: Call, body: Bytes) -> Result<Begun, Close> {
     }))
 }
 
-pub fn end_txn(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: EndTxnRequest = decode_request(call.version, body)?;
+pub async fn end_txn(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: EndTxnRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         let transactional_id: Arc<str> = Arc::from(request.transactional_id.as_str());
         let client_version = if call.version >= 5 {
@@ -361,7 +360,7 @@ pub fn end_txn(call: Call, body: Bytes) -> Result<Begun, Close> {
 /// Markers from outside: of another node's coordinator, or of an operator who ends a hanging transaction
 /// (`kafka-transactions abort`).
 pub async fn write_txn_markers(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: WriteTxnMarkersRequest = decode_request(call.version, body)?;
+    let request: WriteTxnMarkersRequest = call.decode(body).await?;
     let shard = call.peer.shard();
     let mut response = WriteTxnMarkersResponse::default();
     let mut items = Vec::new();
@@ -437,8 +436,8 @@ pub async fn write_txn_markers(call: Call, body: Bytes) -> Result<Begun, Close> 
     }))
 }
 
-pub fn describe_transactions(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: DescribeTransactionsRequest = decode_request(call.version, body)?;
+pub async fn describe_transactions(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: DescribeTransactionsRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         let shard = call.peer.shard();
         let mut response = DescribeTransactionsResponse::default();
@@ -493,8 +492,8 @@ fn described(txn: &Transaction) -> TransactionState {
         .with_topics(topics)
 }
 
-pub fn list_transactions(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let request: ListTransactionsRequest = decode_request(call.version, body)?;
+pub async fn list_transactions(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: ListTransactionsRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         let mut response = ListTransactionsResponse::default();
         match filter(&request, &mut response.unknown_state_filters) {
@@ -578,8 +577,8 @@ fn listed_state(listed: Listed) -> ListedState {
         .with_transaction_state(StrBytes::from_static_str(listed.state.name()))
 }
 
-pub fn txn_offset_commit(call: Call, body: Bytes) -> Result<Begun, Close> {
-    let mut request: TxnOffsetCommitRequest = decode_request(call.version, body)?;
+pub async fn txn_offset_commit(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let mut request: TxnOffsetCommitRequest = call.decode(body).await?;
     Ok(Begun::later(async move {
         let asked = request.topics.clone();
         let image = call.peer.image();
