@@ -55,7 +55,10 @@ impl Shard {
             let Some((partition, range)) = self.filthiest(except).await else {
                 break;
             };
-            match self.clean_one(cleaner, &partition, &range).await {
+            self.cleaning.set(Some(partition.key));
+            let cleaned = self.clean_one(cleaner, &partition, &range).await;
+            self.cleaning.set(None);
+            match cleaned {
                 Ok(()) => {}
                 Err(CleanError::Aborted) => {
                     failed.insert(partition.key);
@@ -96,6 +99,7 @@ impl Shard {
             if !settings.cleanup_policy.compact
                 || partition.deleted.get()
                 || partition.log.failure().is_some()
+                || self.moves().contains_key(&partition.key)
                 || except(partition.key)
             {
                 continue;
@@ -203,6 +207,7 @@ impl Pace for ShardPace<'_> {
     fn is_stopped(&self) -> bool {
         self.shard.is_stopping()
             || self.partition.deleted.get()
+            || self.shard.moves().contains_key(&self.partition.key)
             || !self.shard.settings().log_cleaner_runs
     }
 }

@@ -25,7 +25,7 @@ use crate::base::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp};
 use crate::broker::event::Event;
 use crate::broker::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 use crate::broker::messages::{Marker, Reply};
-use crate::broker::offload::read_slice;
+use crate::broker::offload::bytes_of;
 use crate::broker::partition::Partition;
 use crate::broker::reply::ReplyTo;
 use crate::broker::shard::{Shard, spawn, wall_clock};
@@ -40,7 +40,6 @@ use crate::records::{
     RecordIter, Scratch, decompress,
 };
 use crate::runtime::executor::yield_now;
-use crate::storage::LogSlice;
 
 /// Records applied before other tasks of the shard may run: a few hundred microseconds.
 const LOAD_RECORDS_PER_TURN: usize = 512;
@@ -815,7 +814,7 @@ impl<M: Machine> Loading<'_, M> {
                 .await
                 .map_err(|e| e.to_string())?;
             let bytes = match read.slice {
-                Some(slice) => bytes_of(slice).await?,
+                Some(slice) => bytes_of(slice).await.map_err(|e| e.to_string())?,
                 None => return Err(format!("nothing to read at offset {at}")),
             };
             at = self.take(at, &bytes).await?;
@@ -915,16 +914,5 @@ impl<M: Machine> Loading<'_, M> {
             %offset,
             "a record of a coordinator is skipped: {why}"
         );
-    }
-}
-
-/// The bytes of a slice, read off the shard's core where they come from a file.
-async fn bytes_of(slice: LogSlice) -> Result<Bytes, String> {
-    match slice {
-        LogSlice::Bytes(bytes) => Ok(bytes),
-        LogSlice::File(slice) => {
-            let read = read_slice(slice).await.map_err(|e| e.to_string())?;
-            Ok(Bytes::from(read))
-        }
     }
 }

@@ -53,6 +53,9 @@ pub enum PartitionError {
     /// A producer that the partition does not know begins a transaction amid its sequence (KIP-890).
     #[error("a new transaction of an unknown producer begins at sequence {0} and not at 0")]
     BeginsAmidSequence(i32),
+    /// The log moves to another data directory: for some milliseconds nothing is appended.
+    #[error("the log moves to another directory")]
+    Moving,
     /// The shard is stopping.
     #[error("the broker is stopping")]
     Stopping,

@@ -149,6 +149,12 @@ impl Shard {
         let partition = Rc::new(partition);
         self.insert_partition(partition.clone());
         self.coordinators.open(self, &partition);
+        if let Some(to) = self.directories.expected(&name)
+            && to != partition.directory
+        {
+            // It was asked for before the stop, and a log that is offline stays where it is.
+            let _ = self.move_replica(key, to);
+        }
         let counters = self.counters();
         if report.recovered_segments > 0 {
             counters.recovered_partitions.inc();
@@ -265,6 +271,7 @@ impl Shard {
     /// Takes a partition out of service at once, and its folder out of the way; the bytes go after
     /// `file.delete.delay.ms`.
     async fn delete(self: &Rc<Self>, key: TopicPartition) {
+        self.end_move(key).await;
         let Some(partition) = self.remove_partition(key) else {
             self.delete_offline(key).await;
             return;
@@ -347,6 +354,10 @@ impl Shard {
     /// Writes and flushes everything and closes the logs. Returns the directories with a log that did not
     /// close cleanly, or was not open.
     pub(crate) async fn close_partitions(self: &Rc<Self>) -> BTreeSet<usize> {
+        let moving: Vec<TopicPartition> = self.moves().keys().copied().collect();
+        for key in moving {
+            self.end_move(key).await;
+        }
         let mut unclean: BTreeSet<usize> = self.offline().values().map(|o| o.directory).collect();
         let jobs = self
             .all_partitions()
@@ -405,7 +416,7 @@ async fn at_once<F: Future + 'static>(
     }
 }
 
-fn deleted_name(topic: &str, key: TopicPartition) -> String {
+pub(crate) fn deleted_name(topic: &str, key: TopicPartition) -> String {
     names::deleted_folder_name(topic, key.partition, uuid::Uuid::new_v4().as_u128())
 }
 

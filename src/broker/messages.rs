@@ -45,6 +45,8 @@ pub enum Request {
     WriteMarkers(Vec<Item<Marker>>),
     /// Sizes of the partitions this shard owns.
     LogDirs,
+    /// Move logs to the directory of this place in `log.dirs`.
+    MoveReplicas(Vec<Item<usize>>),
     /// Create, delete and change partitions until this shard serves the image.
     Image(Arc<Image>, Arc<Delta>),
     /// Settings changed at run time.
@@ -81,6 +83,7 @@ pub enum Reply {
     Transaction(Result<transaction::Answer, CoordinatorError>),
     Verifications(Vec<Answer<Verification>>),
     LogDirs(Vec<PartitionSize>),
+    MoveReplicas(Vec<Answer<()>>),
     Done,
     Opened(OpenSummary),
     Checkpoints(Vec<Checkpoint>),
@@ -258,6 +261,8 @@ pub struct PartitionSize {
     /// Index of the directory in `log.dirs`.
     pub directory: usize,
     pub size_bytes: u64,
+    /// Of a log that is to take the place of another: how many offsets it is behind.
+    pub future_lag: Option<i64>,
 }
 
 /// What the checkpoint files hold of one partition.

@@ -16,6 +16,7 @@ pub mod keeper;
 pub mod lifecycle;
 pub mod loggers;
 pub mod messages;
+mod moves;
 pub mod offload;
 pub mod partition;
 pub mod purgatory;

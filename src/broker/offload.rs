@@ -2,7 +2,7 @@
 //! syncs on the shard's auxiliary ring, the rest on the shard's helper thread, which has no core of its
 //! own to keep.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+
 use crate::base::profile::Gauged;
 use crate::base::{FileSlice, Offset};
 use crate::metadata::{DirectoryId, PartitionImage};
 use crate::runtime::aux_ring::AuxRing;
 use crate::runtime::profile;
-use crate::storage::{AllocationBudget, Disk, Log, Offload, PageCache};
+use crate::storage::{AllocationBudget, Disk, Log, LogSlice, Offload, PageCache};
 
 /// A shard's log: plain files through the page cache.
 pub type ShardLog = Log<ShardDisk>;
@@ -64,6 +66,14 @@ pub async fn read_slice(slice: FileSlice) -> io::Result<Vec<u8>> {
     glommio::executor().spawn_blocking(job).await
 }
 
+/// The bytes of a slice, read off the shard's core where they come from a file.
+pub async fn bytes_of(slice: LogSlice) -> io::Result<Bytes> {
+    match slice {
+        LogSlice::Bytes(bytes) => Ok(bytes),
+        LogSlice::File(slice) => read_slice(slice).await.map(Bytes::from),
+    }
+}
+
 /// What a directory's checkpoint files said of a partition when the node started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Points {
@@ -86,6 +96,8 @@ pub struct Directory {
     pub allocation: Arc<AllocationBudget>,
     /// Partitions that lie here.
     pub partitions: AtomicUsize,
+    /// Folders of partitions that were on their way here when the node stopped.
+    pub expected: HashSet<String>,
     /// Its file system has less room than is to be left free.
     pub low: AtomicBool,
     /// Why nothing here is served any more.
@@ -156,8 +168,18 @@ impl Directories {
             indexes.min_by_key(count).unwrap_or(0)
         };
         let place = assigned.unwrap_or_else(emptiest);
-        self.all[place].partitions.fetch_add(1, Ordering::Relaxed);
+        self.one_more(place);
         (place, false)
+    }
+
+    /// Counts a partition that is made in a directory.
+    pub fn one_more(&self, index: usize) {
+        self.all[index].partitions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where the log in `folder` was on its way to.
+    pub fn expected(&self, folder: &str) -> Option<usize> {
+        self.all.iter().position(|d| d.expected.contains(folder))
     }
 
     /// Total and free space of a directory's file system, asked where the shard need not wait.

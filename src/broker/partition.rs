@@ -132,6 +132,8 @@ pub struct Partition<D: Disk = ShardDisk> {
     failed: Cell<bool>,
     /// The partition is being deleted: everything is refused.
     pub deleted: Cell<bool>,
+    /// Nothing is appended while the log is put into another directory.
+    pub moving: Cell<bool>,
     /// Told whenever the high watermark moved, the log failed, or the partition goes: its coordinator.
     watcher: RefCell<Option<Rc<Event>>>,
 }
@@ -167,6 +169,7 @@ impl<D: Disk> Partition<D> {
             rolled_at: Cell::new(Timestamp::NONE),
             failed: Cell::new(false),
             deleted: Cell::new(false),
+            moving: Cell::new(false),
             watcher: RefCell::default(),
         }
     }
@@ -350,6 +353,9 @@ impl<D: Disk> Partition<D> {
         if self.deleted.get() {
             return Err(PartitionError::Unknown);
         }
+        if self.moving.get() {
+            return Err(PartitionError::Moving);
+        }
         let settings = self.settings();
         if acks == -1 {
             self.leader
@@ -398,6 +404,9 @@ impl<D: Disk> Partition<D> {
     ) -> Result<Offset, PartitionError> {
         if self.deleted.get() {
             return Err(PartitionError::Unknown);
+        }
+        if self.moving.get() {
+            return Err(PartitionError::Moving);
         }
         let min_insync_replicas = self.settings.borrow().min_insync_replicas;
         self.leader.borrow().check_min_isr(min_insync_replicas)?;
@@ -547,17 +556,30 @@ impl<D: Disk> Partition<D> {
 
     /// The partition goes away: everyone who waits is told.
     pub fn close(&self) -> Moved {
+        self.leave(&PartitionError::Unknown)
+    }
+
+    /// Another log serves the partition from now on: everyone who waits is told to ask again.
+    pub fn close_moved(&self) -> Moved {
+        self.leave(&PartitionError::Moving)
+    }
+
+    fn leave(&self, why: &PartitionError) -> Moved {
         self.deleted.set(true);
         self.tell_watcher();
         let mut moved = Moved::default();
         for waiting in self.waiting.take().0.into_iter().flatten() {
-            waiting
-                .op
-                .answer(waiting.slot, Err(PartitionError::Unknown));
+            waiting.op.answer(waiting.slot, Err(why.clone()));
             moved.produces.push(waiting.op);
         }
         moved.fetches = self.fetches.take();
         moved
+    }
+
+    /// Whether some append is not acknowledged yet.
+    pub fn has_waiting(&self) -> bool {
+        let waiting = self.waiting.borrow();
+        waiting.0.iter().any(|queue| !queue.is_empty())
     }
 
     fn moved(&self) -> Moved {
@@ -799,6 +821,9 @@ impl<D: Disk> Partition<D> {
     pub fn delete_records(&self, before: Offset) -> Result<Offset, PartitionError> {
         if self.deleted.get() {
             return Err(PartitionError::Unknown);
+        }
+        if self.moving.get() {
+            return Err(PartitionError::Moving);
         }
         if !self.settings.borrow().cleanup_policy.delete {
             return Err(PartitionError::Policy);

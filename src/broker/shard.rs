@@ -26,6 +26,7 @@ use crate::broker::messages::{
     Answer, Fetch, Fetched, Item, Marker, PartitionSize, Produce, ProduceBatch, Reply, Request,
     TransactionBatch,
 };
+use crate::broker::moves::Move;
 use crate::broker::offload::Directories;
 use crate::broker::partition::{Moved, Partition};
 use crate::broker::purgatory::{Expired, FetchOp, ProduceOp, Purgatory};
@@ -91,6 +92,12 @@ pub struct Shard {
     /// Partitions with segments that were closed and are to be flushed in the background.
     rolled: RefCell<Vec<Rc<Partition>>>,
     rolled_event: Event,
+    /// Logs that are on their way to another directory.
+    moves: RefCell<HashMap<TopicPartition, Rc<Move>>>,
+    /// One of them is being copied.
+    pub(crate) move_turn: Cell<bool>,
+    /// What the cleaner is at.
+    pub(crate) cleaning: Cell<Option<TopicPartition>>,
     /// Where compressed batches are looked into, a piece at a time.
     scratch: RefCell<Scratch>,
     stopping: Cell<bool>,
@@ -137,6 +144,9 @@ impl Shard {
             flush_ended: Event::default(),
             rolled: RefCell::default(),
             rolled_event: Event::default(),
+            moves: RefCell::default(),
+            move_turn: Cell::new(false),
+            cleaning: Cell::new(None),
             scratch: RefCell::new(Scratch::default()),
             stopping: Cell::new(false),
             next_fetch_id: Cell::new(0),
@@ -228,6 +238,11 @@ impl Shard {
     /// Partitions whose logs could not be opened.
     pub(crate) fn offline(&self) -> RefMut<'_, HashMap<TopicPartition, Offline>> {
         self.offline.borrow_mut()
+    }
+
+    /// Logs that are on their way to another directory.
+    pub(crate) fn moves(&self) -> RefMut<'_, HashMap<TopicPartition, Rc<Move>>> {
+        self.moves.borrow_mut()
     }
 
     /// The shard that owns a partition.
@@ -355,6 +370,13 @@ impl Shard {
                 );
             }
             Request::WriteMarkers(markers) => self.write_markers(markers, reply),
+            Request::MoveReplicas(asks) => {
+                let answers = asks.iter().map(|ask| Answer {
+                    slot: ask.slot,
+                    result: self.move_replica(ask.partition, ask.ask),
+                });
+                reply.send(Reply::MoveReplicas(answers.collect()));
+            }
             Request::LogDirs => reply.send(Reply::LogDirs(self.sizes())),
             Request::Image(image, delta) => {
                 let shard = self.clone();
@@ -417,7 +439,9 @@ impl Shard {
                 topic: partition.topic.clone(),
                 directory: partition.directory,
                 size_bytes: partition.log.size_bytes(),
+                future_lag: None,
             })
+            .chain(self.moving_sizes())
             .collect()
     }
 

@@ -23,7 +23,8 @@ pub fn code(error: &PartitionError) -> ErrorCode {
         PartitionError::Policy => ErrorCode::PolicyViolation,
         PartitionError::NotInTransaction => ErrorCode::InvalidTxnState,
         PartitionError::BeginsAmidSequence(_) => ErrorCode::OutOfOrderSequenceNumber,
-        PartitionError::Stopping => ErrorCode::NotLeaderOrFollower,
+        // Whoever asks for the leader and comes again finds it.
+        PartitionError::Moving | PartitionError::Stopping => ErrorCode::NotLeaderOrFollower,
     }
 }
 

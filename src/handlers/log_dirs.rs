@@ -1,19 +1,100 @@
-//! DescribeLogDirs (KIP-113, 827).
+//! AlterReplicaLogDirs and DescribeLogDirs (KIP-113, 827).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 use bytes::Bytes;
+use kafka_protocol::messages::alter_replica_log_dirs_response::{
+    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
+};
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsTopic,
 };
-use kafka_protocol::messages::{DescribeLogDirsRequest, TopicName};
+use kafka_protocol::messages::{
+    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, DescribeLogDirsRequest, TopicName,
+};
 
-use crate::base::ShardId;
-use crate::broker::messages::{Reply, Request};
-use crate::handlers::{Begun, Call, Close};
+use crate::base::{PartitionIndex, ShardId, TopicPartition};
+use crate::broker::messages::{Item, Reply, Request};
+use crate::handlers::{Begun, Call, Close, errors};
 use crate::protocol::newer::{DescribeLogDirsResponse, DescribeLogDirsResult};
 use crate::protocol::{ErrorCode, StrBytes};
 use crate::runtime::yield_budget::YieldBudget;
+
+/// Has logs move to other directories; what comes of it is seen in DescribeLogDirs.
+pub async fn alter_replica_log_dirs(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: AlterReplicaLogDirsRequest = call.decode(body).await?;
+    let shard = call.peer.shard().clone();
+    let image = call.peer.image();
+    let mut pace = YieldBudget::of_elements();
+    let mut results: Vec<AlterReplicaLogDirTopicResult> = Vec::new();
+    // Where the answer to each slot stands in `results`.
+    let mut places = Vec::new();
+    let mut asks: BTreeMap<ShardId, Vec<Item<usize>>> = BTreeMap::new();
+    for dir in &request.dirs {
+        let paths = shard.directories.paths();
+        let to = paths.iter().position(|path| path == Path::new(&*dir.path));
+        for topic in &dir.topics {
+            let found = image.topic_by_name(&topic.name);
+            let mut answered =
+                AlterReplicaLogDirTopicResult::default().with_topic_name(topic.name.clone());
+            for &index in &topic.partitions {
+                pace.step().await;
+                let key = found.and_then(|found| {
+                    found.partition(PartitionIndex(index))?;
+                    Some(TopicPartition::new(found.id, PartitionIndex(index)))
+                });
+                let code = match (to, key) {
+                    (None, _) => ErrorCode::LogDirNotFound,
+                    (Some(_), None) => ErrorCode::UnknownTopicOrPartition,
+                    (Some(to), Some(key)) => {
+                        let slot = u32::try_from(places.len()).unwrap_or(u32::MAX);
+                        places.push((results.len(), answered.partitions.len()));
+                        asks.entry(shard.owner(key)).or_default().push(Item {
+                            slot,
+                            partition: key,
+                            ask: to,
+                        });
+                        ErrorCode::UnknownServerError
+                    }
+                };
+                answered.partitions.push(
+                    AlterReplicaLogDirPartitionResult::default()
+                        .with_partition_index(index)
+                        .with_error_code(code.code()),
+                );
+            }
+            results.push(answered);
+        }
+    }
+    let mut pending = Vec::with_capacity(asks.len());
+    for (owner, asks) in asks {
+        pending.push(shard.post(owner, Request::MoveReplicas(asks)).await?);
+    }
+    Ok(Begun::later(async move {
+        for pending in pending {
+            let Reply::MoveReplicas(answers) = pending.await? else {
+                continue;
+            };
+            for answer in answers {
+                pace.step().await;
+                let code = match &answer.result {
+                    Ok(()) => ErrorCode::None,
+                    Err(error) => errors::code(error),
+                };
+                let place = places.get(answer.slot as usize);
+                if let Some(partition) = place.and_then(|&(topic, partition)| {
+                    results.get_mut(topic)?.partitions.get_mut(partition)
+                }) {
+                    partition.error_code = code.code();
+                }
+            }
+        }
+        let response = AlterReplicaLogDirsResponse::default().with_results(results);
+        call.encode_all((request, image), response, places.len())
+            .await
+    }))
+}
 
 pub async fn describe_log_dirs(call: Call, body: Bytes) -> Result<Begun, Close> {
     let mut request: DescribeLogDirsRequest = call.decode(body).await?;
@@ -57,7 +138,9 @@ pub async fn describe_log_dirs(call: Call, body: Bytes) -> Result<Begun, Close> 
                 if let (true, Some(topics)) = (is_wanted, found.get_mut(size.directory)) {
                     let partition = DescribeLogDirsPartition::default()
                         .with_partition_index(index)
-                        .with_partition_size(i64::try_from(size.size_bytes).unwrap_or(i64::MAX));
+                        .with_partition_size(i64::try_from(size.size_bytes).unwrap_or(i64::MAX))
+                        .with_is_future_key(size.future_lag.is_some())
+                        .with_offset_lag(size.future_lag.unwrap_or(0));
                     topics
                         .entry(size.topic.to_string())
                         .or_default()

@@ -379,6 +379,9 @@ async fn dispatch(call: Call, body: Bytes) -> Result<Begun, Close> {
         key::DELETE_TOPICS => topics::delete_topics(call, body).await,
         key::CREATE_PARTITIONS => topics::create_partitions(call, body).await,
         key::ELECT_LEADERS => topics::elect_leaders(call, body).await,
+        key::ALTER_PARTITION_REASSIGNMENTS => {
+            topics::alter_partition_reassignments(call, body).await
+        }
         key::LIST_PARTITION_REASSIGNMENTS => topics::list_partition_reassignments(call, body).await,
         key::DESCRIBE_CONFIGS => configs::describe_configs(call, body).await,
         key::ALTER_CONFIGS => configs::alter_configs(call, body).await,
@@ -393,6 +396,7 @@ async fn dispatch(call: Call, body: Bytes) -> Result<Begun, Close> {
         key::TXN_OFFSET_COMMIT => transactions::txn_offset_commit(call, body).await,
         key::DESCRIBE_TRANSACTIONS => transactions::describe_transactions(call, body).await,
         key::LIST_TRANSACTIONS => transactions::list_transactions(call, body).await,
+        key::ALTER_REPLICA_LOG_DIRS => log_dirs::alter_replica_log_dirs(call, body).await,
         key::DESCRIBE_LOG_DIRS => log_dirs::describe_log_dirs(call, body).await,
         key::DESCRIBE_QUORUM => quorum::describe_quorum(call, body).await,
         other => Err(Close::Unsupported {

@@ -1,15 +1,21 @@
-//! CreateTopics, DeleteTopics, CreatePartitions, ElectLeaders, ListPartitionReassignments: what the
+//! CreateTopics, DeleteTopics, CreatePartitions, ElectLeaders, AlterPartitionReassignments, ListPartitionReassignments: what the
 //! controller decides, plus what depends on the version of the request.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use kafka_protocol::messages::alter_partition_reassignments_response::{
+    ReassignablePartitionResponse, ReassignableTopicResponse,
+};
 use kafka_protocol::messages::create_topics_response::CreatableTopicConfigs;
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    ElectLeadersRequest, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
+    BrokerId as WireBrokerId, CreatePartitionsRequest, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteTopicsRequest, ElectLeadersRequest, ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsResponse,
 };
 
+use crate::base::PartitionIndex;
 use crate::base::settings::describe_topic;
 use crate::broker::control::{ControlReply, ControlRequest};
 use crate::broker::messages::{Reply, Request};
@@ -152,6 +158,47 @@ pub async fn elect_leaders(call: Call, body: Bytes) -> Result<Begun, Close> {
 }
 
 /// Nothing is ever being reassigned on a node that is alone.
+/// One node holds every replica: whoever asks for that has it, and there is nothing else to be had.
+pub async fn alter_partition_reassignments(call: Call, body: Bytes) -> Result<Begun, Close> {
+    let request: AlterPartitionReassignmentsRequest = call.decode(body).await?;
+    let image = call.peer.image();
+    let mut pace = YieldBudget::of_elements();
+    let mut response = AlterPartitionReassignmentsResponse::default()
+        .with_error_message(None)
+        .with_allow_replication_factor_change(request.allow_replication_factor_change);
+    for topic in &request.topics {
+        let mut answered = ReassignableTopicResponse::default().with_name(topic.name.clone());
+        let found = image.topic_by_name(&topic.name);
+        for partition in &topic.partitions {
+            pace.step().await;
+            let index = PartitionIndex(partition.partition_index);
+            let known = found.and_then(|found| found.partition(index));
+            let code = match (known, &partition.replicas) {
+                (None, _) => ErrorCode::UnknownTopicOrPartition,
+                (Some(_), None) => ErrorCode::NoReassignmentInProgress,
+                (Some(known), Some(wanted)) => {
+                    let has = known.replicas.iter().map(|id| WireBrokerId(id.0));
+                    match has.eq(wanted.iter().copied()) {
+                        true => ErrorCode::None,
+                        false => ErrorCode::InvalidReplicaAssignment,
+                    }
+                }
+            };
+            answered.partitions.push(
+                ReassignablePartitionResponse::default()
+                    .with_partition_index(partition.partition_index)
+                    .with_error_code(code.code())
+                    .with_error_message(code.message().map(StrBytes::from_static_str)),
+            );
+        }
+        response.responses.push(answered);
+    }
+    let elements = response.responses.iter().map(|t| t.partitions.len()).sum();
+    Ok(Begun::Done(
+        call.encode_all(request, response, elements).await?,
+    ))
+}
+
 pub async fn list_partition_reassignments(call: Call, body: Bytes) -> Result<Begun, Close> {
     let request: ListPartitionReassignmentsRequest = call.decode(body).await?;
     let response = ListPartitionReassignmentsResponse::default().with_error_message(None);

@@ -45,11 +45,13 @@ pub mod key {
     pub const TXN_OFFSET_COMMIT: i16 = 28;
     pub const DESCRIBE_CONFIGS: i16 = 32;
     pub const ALTER_CONFIGS: i16 = 33;
+    pub const ALTER_REPLICA_LOG_DIRS: i16 = 34;
     pub const DESCRIBE_LOG_DIRS: i16 = 35;
     pub const CREATE_PARTITIONS: i16 = 37;
     pub const DELETE_GROUPS: i16 = 42;
     pub const ELECT_LEADERS: i16 = 43;
     pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
+    pub const ALTER_PARTITION_REASSIGNMENTS: i16 = 45;
     pub const LIST_PARTITION_REASSIGNMENTS: i16 = 46;
     pub const OFFSET_DELETE: i16 = 47;
     pub const DESCRIBE_QUORUM: i16 = 55;
@@ -111,6 +113,7 @@ pub static APIS: &[Api] = &[
     api(key::TXN_OFFSET_COMMIT, "TxnOffsetCommit", 0, 5, 3),
     api(key::DESCRIBE_CONFIGS, "DescribeConfigs", 1, 4, 4),
     api(key::ALTER_CONFIGS, "AlterConfigs", 0, 2, 2),
+    api(key::ALTER_REPLICA_LOG_DIRS, "AlterReplicaLogDirs", 1, 2, 2),
     api(key::DESCRIBE_LOG_DIRS, "DescribeLogDirs", 1, 5, 2),
     api(key::CREATE_PARTITIONS, "CreatePartitions", 0, 3, 2),
     api(key::DELETE_GROUPS, "DeleteGroups", 0, 2, 2),
@@ -121,6 +124,13 @@ pub static APIS: &[Api] = &[
         0,
         1,
         1,
+    ),
+    api(
+        key::ALTER_PARTITION_REASSIGNMENTS,
+        "AlterPartitionReassignments",
+        0,
+        1,
+        0,
     ),
     api(
         key::LIST_PARTITION_REASSIGNMENTS,
@@ -241,11 +251,13 @@ mod tests {
                 (28, 0, 0, 5),
                 (32, 1, 1, 4),
                 (33, 0, 0, 2),
+                (34, 1, 1, 2),
                 (35, 1, 1, 5),
                 (37, 0, 0, 3),
                 (42, 0, 0, 2),
                 (43, 0, 0, 2),
                 (44, 0, 0, 1),
+                (45, 0, 0, 1),
                 (46, 0, 0, 0),
                 (47, 0, 0, 0),
                 (55, 0, 0, 2),

@@ -1,9 +1,10 @@
 //! What lies in the data directories when the node starts, and the checkpoints it leaves.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use crate::base::{LeaderEpoch, Offset, PartitionIndex, TopicId};
@@ -14,8 +15,8 @@ use crate::metadata::Image;
 use crate::server::data_dir::{DataDir, DataDirs};
 use crate::storage::checkpoint::{
     CLEANER_OFFSET_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, Offsets, RECOVERY_POINT_CHECKPOINT,
-    REPLICATION_OFFSET_CHECKPOINT, decode_offsets, decode_partition_metadata, encode_offsets,
-    encode_partition_metadata,
+    REPLICA_MOVED, REPLICATION_OFFSET_CHECKPOINT, decode_offsets, decode_partition_metadata,
+    encode_offsets, encode_partition_metadata,
 };
 use crate::storage::names::{self, Folder, PARTITION_METADATA};
 use crate::storage::{AllocationBudget, Inline, PageCache, log_dir};
@@ -47,6 +48,7 @@ pub fn scan(dirs: &DataDirs) -> io::Result<Found> {
     let mut partitions = Vec::new();
     for (directory, dir) in dirs.data().iter().enumerate() {
         let mut here = 0;
+        let mut expected = HashSet::new();
         for entry in fs::read_dir(&dir.path).map_err(|e| named(&dir.path, e))? {
             let entry = entry.map_err(|e| named(&dir.path, e))?;
             let Ok(name) = entry.file_name().into_string() else {
@@ -73,7 +75,16 @@ pub fn scan(dirs: &DataDirs) -> io::Result<Found> {
                         tracing::warn!("{} cannot be removed: {error}", entry.path().display());
                     }
                 }
-                Folder::LeftAlone | Folder::Other => {}
+                // A move that was under way begins anew.
+                Folder::LeftAlone => {
+                    if let Some(folder) = names::future_of(&name) {
+                        expected.insert(folder.to_owned());
+                        if let Err(error) = fs::remove_dir_all(entry.path()) {
+                            tracing::warn!("{} cannot be removed: {error}", entry.path().display());
+                        }
+                    }
+                }
+                Folder::Other => {}
             }
         }
         directories.push(Directory {
@@ -82,15 +93,68 @@ pub fn scan(dirs: &DataDirs) -> io::Result<Found> {
             clean: dir.clean_stop.is_some(),
             points: points(&dir.path),
             partitions: here.into(),
+            expected,
             low: false.into(),
             failed: OnceLock::new(),
             allocation: Arc::new(AllocationBudget::new(ALLOCATED_AHEAD_BYTES)),
         });
     }
+    settle_moves(&directories, &mut partitions)?;
     Ok(Found {
         directories,
         partitions,
     })
+}
+
+/// Of two folders of one partition, keeps that which was moved here and is whole; the other is what the move had not
+/// taken away yet. Without such a mark the first is kept, and the others are set aside.
+fn settle_moves(directories: &[Directory], partitions: &mut Vec<FoundPartition>) -> io::Result<()> {
+    let path = |found: &FoundPartition| directories[found.directory].path.join(&found.folder);
+    let marked = |found: &FoundPartition| path(found).join(REPLICA_MOVED).exists();
+    let mut kept: HashMap<String, (usize, bool)> = HashMap::new();
+    for found in partitions.iter() {
+        let is_marked = marked(found);
+        let place = kept
+            .entry(found.folder.clone())
+            .or_insert((found.directory, is_marked));
+        if is_marked && !place.1 {
+            *place = (found.directory, true);
+        }
+    }
+    let mut left = Vec::with_capacity(partitions.len());
+    for found in partitions.drain(..) {
+        let (directory, is_marked) = kept[&found.folder];
+        let at = path(&found);
+        if found.directory == directory {
+            left.push(found);
+            continue;
+        }
+        directories[found.directory]
+            .partitions
+            .fetch_sub(1, Ordering::Relaxed);
+        if is_marked {
+            tracing::info!("{} was moved away and is removed", at.display());
+            fs::remove_dir_all(&at).map_err(|e| named(&at, e))?;
+        } else {
+            let stray = format!("{}.{}-stray", found.folder, uuid::Uuid::new_v4().simple());
+            tracing::error!(
+                "{} lies in another directory, too; it is kept as {stray}",
+                at.display()
+            );
+            let parent = &directories[found.directory].path;
+            fs::rename(&at, parent.join(stray)).map_err(|e| named(&at, e))?;
+        }
+        File::open(&directories[found.directory].path)?.sync_all()?;
+    }
+    // The mark may go once the other is gone for good.
+    for found in left.iter().filter(|found| marked(found)) {
+        let at = path(found);
+        fs::remove_file(at.join(REPLICA_MOVED))
+            .and_then(|()| File::open(&at)?.sync_all())
+            .map_err(|e| named(&at, e))?;
+    }
+    *partitions = left;
+    Ok(())
 }
 
 fn topic_id(folder: &Path) -> io::Result<Option<TopicId>> {

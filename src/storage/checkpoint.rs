@@ -31,6 +31,9 @@ pub const REPLICATION_OFFSET_CHECKPOINT: &str = "replication-offset-checkpoint";
 
 /// Where the last pass of the cleaner ended.
 pub const CLEANER_OFFSET_CHECKPOINT: &str = "cleaner-offset-checkpoint";
+/// In a partition's folder: it came from another data directory and is whole. Where that one still has a folder of the same
+/// name, this one counts.
+pub const REPLICA_MOVED: &str = "replica-moved";
 
 /// Offsets by topic and partition.
 pub type Offsets = BTreeMap<(String, PartitionIndex), Offset>;

@@ -777,6 +777,14 @@ impl<D: Disk> Log<D> {
         self.dir.borrow().join(file_name(Offset(base_offset), kind))
     }
 
+    /// Knows the producers that `other`, of the same records, knows.
+    pub fn take_producers_of(&self, other: &Self) {
+        let mut producers = other.state.borrow().producers.clone();
+        let mut state = self.state.borrow_mut();
+        producers.snapshot_taken(state.producers.snapshot_offset());
+        state.producers = producers;
+    }
+
     /// Takes the log offline because its disk is gone. Returns the error to answer with.
     pub fn take_offline(&self, error: std::io::Error) -> LogError {
         self.fail(Operation::Write, &self.dir(), error)

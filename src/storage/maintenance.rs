@@ -564,6 +564,24 @@ impl<D: Disk> Log<D> {
         files
     }
 
+    /// Gives the folder another name, under which the log goes on; it survives a power cut.
+    pub async fn rename_folder(&self, to: &Path) -> Result<(), LogError> {
+        let _segments = self.segments_gate.enter().await;
+        let _prepare = self.prepare_gate.enter().await;
+        let _flush = self.flush_gate.enter().await;
+        let _gate = self.gate.enter().await;
+        self.state.borrow().check()?;
+        let from = self.dir();
+        if let Err(error) = self.disk.rename(&from, to).await {
+            return Err(self.fail(Operation::Rename, &from, error));
+        }
+        self.set_dir(Arc::from(to));
+        match to.parent() {
+            Some(parent) => self.sync_dir(parent).await,
+            None => Ok(()),
+        }
+    }
+
     /// Renames the folder of a deleted partition (see
     /// [`deleted_folder_name`](super::names::deleted_folder_name)); the name survives a power cut. The log
     /// is closed; reads under way finish. The folder is then removed with

@@ -153,6 +153,20 @@ pub fn deleted_folder_name(topic: &str, partition: PartitionIndex, unique: u128)
     format!("{topic}{suffix}")
 }
 
+/// The folder of a log that is being filled to take the place of one in another data directory, as
+/// [`deleted_folder_name`].
+pub fn future_folder_name(topic: &str, partition: PartitionIndex, unique: u128) -> String {
+    let deleted = deleted_folder_name(topic, partition, unique);
+    let front = deleted.strip_suffix("-delete").unwrap_or(&deleted);
+    format!("{front}-future")
+}
+
+/// The partition's folder that a [`future_folder_name`] of ours stands for.
+pub fn future_of(name: &str) -> Option<&str> {
+    let (front, _) = name.strip_suffix("-future")?.rsplit_once('.')?;
+    is_ours(name).then_some(front)
+}
+
 /// Whether a [`Folder::Deleted`] was named by [`deleted_folder_name`] and not by another broker.
 pub fn is_ours(deleted: &str) -> bool {
     let digits = deleted.rsplit_once('.').map_or("", |(_, unique)| unique);

@@ -181,6 +181,8 @@ pub struct NodeSettings {
     pub metrics_partitions: bool,
     /// Whether the shards measure where time goes.
     pub profile_enable: bool,
+    /// Limit of what moves between data directories copy, over all shards.
+    pub replica_alter_log_dirs_io_max_bytes_per_second: u64,
     /// Bytes of a data directory's file system that stay free; 0 for no reserve.
     pub log_min_free_bytes: u64,
     /// Partitions this node may hold.
@@ -392,6 +394,8 @@ impl NodeSettings {
             },
             metrics_partitions: layers.boolean("ringspun.metrics.partitions"),
             profile_enable: layers.boolean("ringspun.profile.enable"),
+            replica_alter_log_dirs_io_max_bytes_per_second: layers
+                .u64("replica.alter.log.dirs.io.max.bytes.per.second"),
             log_min_free_bytes: layers.u64("ringspun.log.min.free.bytes"),
             max_partitions: layers.u32("ringspun.max.partitions"),
             layers,

@@ -83,11 +83,13 @@ recoders! {
     TXN_OFFSET_COMMIT: TxnOffsetCommitRequest, TxnOffsetCommitResponse;
     DESCRIBE_CONFIGS: DescribeConfigsRequest, DescribeConfigsResponse;
     ALTER_CONFIGS: AlterConfigsRequest, AlterConfigsResponse;
+    ALTER_REPLICA_LOG_DIRS: AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse;
     DESCRIBE_LOG_DIRS: DescribeLogDirsRequest, DescribeLogDirsResponse;
     CREATE_PARTITIONS: CreatePartitionsRequest, CreatePartitionsResponse;
     DELETE_GROUPS: DeleteGroupsRequest, DeleteGroupsResponse;
     ELECT_LEADERS: ElectLeadersRequest, ElectLeadersResponse;
     INCREMENTAL_ALTER_CONFIGS: IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;
+    ALTER_PARTITION_REASSIGNMENTS: AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse;
     LIST_PARTITION_REASSIGNMENTS: ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse;
     OFFSET_DELETE: OffsetDeleteRequest, OffsetDeleteResponse;
     DESCRIBE_QUORUM: DescribeQuorumRequest, DescribeQuorumResponse;

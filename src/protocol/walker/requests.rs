@@ -304,6 +304,15 @@ pub(in crate::protocol) static REQUESTS: &[Layout] = &[
         ]))),
         f("ValidateOnly", Bool),
     ]),
+    layout(key::ALTER_REPLICA_LOG_DIRS, &[
+        f("Dirs", Array(&Struct(&[
+            f("Path", Str),
+            f("Topics", Array(&Struct(&[
+                f("Name", Str),
+                f("Partitions", Array(&I32)),
+            ]))),
+        ]))),
+    ]),
     layout(key::DESCRIBE_LOG_DIRS, &[
         f("Topics", Array(&Struct(&[
             f("Topic", Str),
@@ -343,6 +352,17 @@ pub(in crate::protocol) static REQUESTS: &[Layout] = &[
             ]))),
         ]))),
         f("ValidateOnly", Bool),
+    ]),
+    layout(key::ALTER_PARTITION_REASSIGNMENTS, &[
+        f("TimeoutMs", I32),
+        f("AllowReplicationFactorChange", Bool).since(1),
+        f("Topics", Array(&Struct(&[
+            f("Name", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("Replicas", Array(&I32)).nullable(0),
+            ]))),
+        ]))),
     ]),
     layout(key::LIST_PARTITION_REASSIGNMENTS, &[
         f("TimeoutMs", I32),

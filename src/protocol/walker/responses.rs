@@ -404,6 +404,16 @@ pub(in crate::protocol) static RESPONSES: &[Layout] = &[
             f("ResourceName", Str),
         ]))),
     ]),
+    layout(key::ALTER_REPLICA_LOG_DIRS, &[
+        f("ThrottleTimeMs", I32),
+        f("Results", Array(&Struct(&[
+            f("TopicName", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("ErrorCode", I16),
+            ]))),
+        ]))),
+    ]),
     layout(key::DESCRIBE_LOG_DIRS, &[
         f("ThrottleTimeMs", I32),
         f("ErrorCode", I16).since(3),
@@ -458,6 +468,20 @@ pub(in crate::protocol) static RESPONSES: &[Layout] = &[
             f("ErrorMessage", Str).nullable(0),
             f("ResourceType", I8),
             f("ResourceName", Str),
+        ]))),
+    ]),
+    layout(key::ALTER_PARTITION_REASSIGNMENTS, &[
+        f("ThrottleTimeMs", I32),
+        f("AllowReplicationFactorChange", Bool).since(1),
+        f("ErrorCode", I16),
+        f("ErrorMessage", Str).nullable(0),
+        f("Responses", Array(&Struct(&[
+            f("Name", Str),
+            f("Partitions", Array(&Struct(&[
+                f("PartitionIndex", I32),
+                f("ErrorCode", I16),
+                f("ErrorMessage", Str).nullable(0),
+            ]))),
         ]))),
     ]),
     layout(key::LIST_PARTITION_REASSIGNMENTS, &[

@@ -49,6 +49,6 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("Limit of what a leader sends to throttled replicas."),
     long("follower.replication.throttled.rate").default("9223372036854775807").at_least(0).bytes_per_second().cluster_wide().not_yet().internal()
         .doc("Limit of what a follower fetches for throttled replicas."),
-    long("replica.alter.log.dirs.io.max.bytes.per.second").default("9223372036854775807").at_least(0).bytes_per_second().cluster_wide().not_yet().internal()
-        .doc("Limit of the rate of moves between data directories."),
+    long("replica.alter.log.dirs.io.max.bytes.per.second").default("9223372036854775807").at_least(0).bytes_per_second().cluster_wide().internal()
+        .doc("Limit of the rate of moves between data directories, over all shards."),
 ];
