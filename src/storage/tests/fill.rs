@@ -80,7 +80,7 @@ fn nothing_is_filled_where_no_acknowledgement_waits_or_flushes_are_large() {
     assert_eq!(file_len(&disk, &data, Offset(0)), log.size_bytes());
     // Large flushes.
     log.set_settings(Arc::new(durable_mib()));
-    log.state.borrow_mut().flush_bytes = 4096;
+    log.state.borrow_mut().flush_bytes = 16 * 1024;
     run(log.prepare()).unwrap();
     assert_eq!(file_len(&disk, &data, Offset(0)), log.size_bytes());
     for _ in 0..3 {
