@@ -345,6 +345,64 @@ fn groups_have_settings_of_their_own() {
     assert_eq!(world.ask("await g Stable Consumer 1")[2], "range");
 }
 
+/// What is refused while the group has members, and done when it has none.
+#[test]
+fn kafkas_tools_reset_and_delete_the_offsets_of_a_group_and_the_group() {
+    let Some(mut world) = World::start(&[]) else {
+        return;
+    };
+    world.ask("create orders 1");
+    world.ask("start a g topics=orders");
+    assert_eq!(world.settled("orders", "a"), [1]);
+    world.ask("produce orders 100");
+    world.ask("consumed 100 a");
+    assert_eq!(world.ask("committed g"), ["100"]);
+    let reset = ["--reset-offsets", "--group", "g", "--topic", "orders"];
+    let delete_offsets = ["--delete-offsets", "--group", "g", "--topic", "orders"];
+    let delete = ["--delete", "--group", "g"];
+    let earliest = [&reset[..], &["--to-earliest", "--execute"]].concat();
+    for (arguments, words) in [
+        (&earliest[..], "inactive"),
+        (&delete_offsets, "GroupSubscribedToTopicException"),
+        (&delete, "GroupNotEmptyException"),
+    ] {
+        has(&world.tool(GROUPS_TOOL, arguments), &[words]);
+    }
+    assert_eq!(world.ask("committed g"), ["100"]);
+
+    world.ask("stop a");
+    world.ask("await g Empty Consumer 0");
+    for (how, expected) in [
+        (&["--to-earliest"][..], "0"),
+        (&["--to-latest"], "100"),
+        (&["--to-offset", "30"], "30"),
+        (&["--shift-by", "-10"], "20"),
+        (&["--to-current"], "20"),
+        (&["--by-duration", "PT0S"], "100"),
+        (&["--to-datetime", "2000-01-01T00:00:00.000"], "0"),
+        (&["--to-offset", "60"], "60"),
+    ] {
+        let printed = world.tool(GROUPS_TOOL, &[&reset[..], how, &["--execute"]].concat());
+        has(&printed, &["orders", expected]);
+        assert_eq!(world.ask("committed g"), [expected], "{how:?}\n{printed}");
+    }
+    // Who comes next reads from there.
+    world.ask("start b g topics=orders");
+    world.ask("consumed 40 b");
+    world.ask("stop b");
+    world.ask("await g Empty Consumer 0");
+    let printed = world.tool(GROUPS_TOOL, &delete_offsets);
+    has(&printed, &["Successful"]);
+    assert_eq!(world.ask("committed g"), ["0"]);
+    let printed = world.tool(GROUPS_TOOL, &delete);
+    has(&printed, &["successful"]);
+    let printed = world.tool(GROUPS_TOOL, &["--list"]);
+    let listed = printed.lines().any(|line| line.trim() == "g");
+    assert!(!listed, "{printed}");
+    let printed = world.tool(GROUPS_TOOL, &delete);
+    has(&printed, &["GroupIdNotFoundException"]);
+}
+
 #[test]
 fn members_go_on_when_the_broker_was_killed() {
     let Some(mut world) = World::start(&[]) else {

@@ -1,11 +1,12 @@
 //! Kafka's verifiable producer and consumers: members join, leave, crash (kill -9) and pause for longer than
-//! their session, and every record is read.
+//! their session (by `RINGSPUN_PAUSE_SECONDS`: `tools/kill9` has them pause for three minutes), and every
+//! record is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -192,6 +193,10 @@ fn members_come_and_go(protocol: &str) {
     tools.await_that("it reads", |tools| tools.is_reading("a"));
     tools.signal("a", Signal::STOP);
     tools.await_that("one pauses", |tools| tools.share(&["c"]));
+    let pause = std::env::var("RINGSPUN_PAUSE_SECONDS").ok();
+    if let Some(seconds) = pause.and_then(|seconds| seconds.parse().ok()) {
+        std::thread::sleep(Duration::from_secs(seconds));
+    }
     tools.signal("a", Signal::CONT);
     tools.await_that("it is back", |tools| tools.share(&["a", "c"]));
 
