@@ -5,8 +5,9 @@
 //! 2. After a clean stop the last index entry of the active segment and the headers behind it give the
 //!    log end offset; nothing else is read. If they do not fit, the stop was not clean.
 //! 3. Otherwise every batch from the segment of the recovery point on is checked, and its indexes are
-//!    made anew. What is not a batch ends the segment there; zeros to the end of the file are room that was
-//!    filled ahead, and anything else ends the log. If nothing valid follows it is the torn tail of a
+//!    made anew; that includes the one that ends at the recovery point, if it does not end with a batch. What
+//!    is not a batch ends the segment there; zeros to the end of the file are room that was filled ahead,
+//!    and anything else ends the log. If nothing valid follows it is the torn tail of a
 //!    write and is cut. If something does, it is damage: the bytes are kept beside the log
 //!    (`<base>.log.cut-<time>`) and reported.
 //! 4. Producers come from the newest snapshot that is not too new, and from the batches behind it.
@@ -369,8 +370,13 @@ impl<D: Disk> Loader<'_, D> {
         for (i, &base_offset) in bases.iter().enumerate() {
             let (len, modified) = names.logs[&base_offset];
             let next_base = bases.get(i + 1).copied();
-            let is_suspect =
-                !options.is_clean && next_base.is_none_or(|next| next > options.recovery_point.0);
+            let recovery_point = options.recovery_point.0;
+            let mut is_suspect =
+                !options.is_clean && next_base.is_none_or(|next| next > recovery_point);
+            if !options.is_clean && next_base == Some(recovery_point) {
+                // It was active when its end was flushed, and was closed since: it may not be cut yet.
+                is_suspect = !self.ends_with_a_batch(base_offset, len, &names).await?;
+            }
             if !is_suspect
                 && let Some((segment, its_head, its_end)) = self
                     .load_clean(base_offset, len, modified, next_base, &names)

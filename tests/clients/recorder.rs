@@ -109,8 +109,9 @@ fn keep(kept: &Kept, name: &mut String, frame: Vec<u8>) {
     let (Some(key), Some(version)) = (number(0), number(2)) else {
         return;
     };
-    if let Some(said) = client_name(&frame, key, version) {
-        *name = said;
+    // What the connection said first stands.
+    if name.is_empty() {
+        *name = client_name(&frame, key, version).unwrap_or_default();
     }
     if name.is_empty() || frame.len() > KEPT_BYTES_MAX {
         return;
@@ -126,7 +127,8 @@ fn keep(kept: &Kept, name: &mut String, frame: Vec<u8>) {
     }
 }
 
-/// The client's software, if it says so (KIP-511), else the letters its client id begins with.
+/// The client's software, if it says so (KIP-511), else the letters its client id begins with. kafkajs asks for
+/// the versions on its first connection only.
 fn client_name(frame: &[u8], key: i16, version: i16) -> Option<String> {
     // Behind key, version, correlation id.
     let length = usize::from(u16::from_be_bytes([*frame.get(8)?, *frame.get(9)?]));
@@ -137,9 +139,6 @@ fn client_name(frame: &[u8], key: i16, version: i16) -> Option<String> {
         let rest = frame.get(10 + id.len() + 1..)?;
         let length = usize::from(*rest.first()?).checked_sub(1)?;
         text = rest.get(1..1 + length)?.to_vec();
-    } else if key != API_VERSIONS {
-        // What the connection said first stands.
-        return None;
     }
     let text = String::from_utf8(text).ok()?.to_ascii_lowercase();
     let letters = |c: &char| c.is_ascii_alphabetic() || *c == '-';

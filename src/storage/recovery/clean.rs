@@ -119,6 +119,36 @@ impl<D: Disk> Loader<'_, D> {
         Ok(Some((segment, head, next_offset)))
     }
 
+    /// Whether the headers behind the last index entry lead to the end of the file.
+    pub(super) async fn ends_with_a_batch(
+        &self,
+        base_offset: i64,
+        len: u64,
+        names: &Names,
+    ) -> Result<bool, LogError> {
+        let entries = names.indexes.get(&base_offset).map_or(0, |bytes| bytes / 8);
+        let mut position = 0;
+        if let Ok(entries @ 1..) = u32::try_from(entries) {
+            let entry = self
+                .last_entry::<8>(base_offset, FileKind::Index, entries)
+                .await?;
+            position = u64::from(OffsetEntry::decode(entry).position);
+        }
+        if position > len {
+            return Ok(false);
+        }
+        let file = self.open(base_offset, FileKind::Log).await?;
+        let mut walk = HeaderWalk::new(file, position, len);
+        loop {
+            let step = walk.next().await;
+            match self.io(Operation::Read, base_offset, FileKind::Log, step)? {
+                Step::Batch { .. } => {}
+                Step::End => return Ok(true),
+                Step::Bad { .. } => return Ok(false),
+            }
+        }
+    }
+
     async fn last_entry<const N: usize>(
         &self,
         base_offset: i64,

@@ -271,3 +271,20 @@ proptest! {
         play(actions, &durable_settings());
     }
 }
+
+#[test]
+fn a_segment_that_was_flushed_to_its_end_and_then_closed_is_cut_at_open() {
+    let append =
+        |batches: &[usize]| Action::Append(batches.iter().map(|records| (*records, 0)).collect());
+    let actions = vec![
+        append(&[3, 5, 2, 2, 4]),
+        append(&[4, 5, 2, 3]),
+        append(&[2, 5, 3, 2]),
+        Action::Prepare,
+        append(&[5, 4]),
+        Action::Flush,
+        append(&[1]),
+        Action::Reopen { is_clean: false },
+    ];
+    play(actions, &durable_settings());
+}
