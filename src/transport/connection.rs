@@ -38,7 +38,7 @@ pub fn connection(fd: OwnedFd, options: &ConnectionOptions) -> (FrameReader, Sen
     let socket = Rc::new(Socket::new(fd));
     (
         FrameReader::new(socket.clone(), options),
-        Sender::new(socket.clone(), options.aux_ring.clone()),
+        Sender::new(socket.clone(), options),
         Control { socket },
     )
 }

@@ -5,8 +5,8 @@
 //! auxiliary ring splices it into a pipe and from there into the socket, off the shard and without a
 //! copy. What finds no room in the socket waits for it here.
 //!
-//! A small slice that is in the page cache is read instead: it goes out with the buffers around it in one
-//! call, where sendfile would make three of them.
+//! A small slice that is in the page cache is read instead, while there is memory for it: it goes out with the
+//! buffers around it in one call, where sendfile would make three of them.
 
 use std::fs::File;
 use std::future::poll_fn;
@@ -21,11 +21,12 @@ use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use rustix::pipe::{SpliceFlags, splice};
 
-use super::connection::Socket;
+use super::connection::{ConnectionOptions, Socket};
 use super::outgoing::{Outgoing, Part};
 use crate::base::file_slice::FileSlice;
 use crate::base::profile::Gauged;
 use crate::runtime::aux_ring::{AuxRing, Spliced};
+use crate::runtime::budget::{Budget, Units};
 use crate::runtime::executor;
 use crate::runtime::pipes::PIPE_BYTES;
 use crate::runtime::profile;
@@ -42,7 +43,7 @@ const _: () = assert!(COLD_PIECE_BYTES as usize <= PIPE_BYTES);
 /// A slice of a file up to this is read and sent with the buffers around it.
 const READ_BYTES_MAX: u32 = 16 * 1024;
 
-/// Bytes of one reply that were read and wait to be sent, at most.
+/// With so many bytes of one reply read, they are sent before more are.
 const READ_BYTES_WAITING_MAX: usize = 64 * 1024;
 
 /// A byte is probed every so often: the kernel's read-ahead works in such steps.
@@ -74,6 +75,7 @@ impl From<Errno> for SendError {
 /// The sending half of a connection.
 pub struct Sender {
     socket: Rc<Socket>,
+    budget: Budget,
     aux_ring: Option<AuxRing>,
     yields: YieldBudget,
     broken: bool,
@@ -90,10 +92,11 @@ pub struct FileBytes {
 }
 
 impl Sender {
-    pub(super) fn new(socket: Rc<Socket>, aux_ring: Option<AuxRing>) -> Sender {
+    pub(super) fn new(socket: Rc<Socket>, options: &ConnectionOptions) -> Sender {
         Sender {
             socket,
-            aux_ring,
+            budget: options.budget.clone(),
+            aux_ring: options.aux_ring.clone(),
             yields: YieldBudget::new(PIECE_BYTES as usize),
             broken: false,
             file_bytes: FileBytes::default(),
@@ -117,23 +120,29 @@ impl Sender {
         executor::count_turn();
         let mut buffers: Vec<Bytes> = Vec::new();
         let mut read_bytes = 0;
+        // What was read is held until it is sent: a peer that stopped reading may hold it for long.
+        let mut held: Option<Units> = None;
         for part in outgoing.parts {
             match part {
                 Part::Bytes(bytes) if bytes.is_empty() => {}
                 Part::Bytes(bytes) => buffers.push(bytes),
                 Part::File(slice) if slice.len == 0 => {}
                 Part::File(slice) => {
-                    if let Some(bytes) = read_small(&slice) {
+                    if let Some((bytes, units)) = self.read_small(&slice) {
                         read_bytes += bytes.len();
                         buffers.push(bytes);
+                        match &mut held {
+                            Some(held) => held.merge(units),
+                            None => held = Some(units),
+                        }
                         if read_bytes >= READ_BYTES_WAITING_MAX {
                             self.send_buffers(&mut buffers, true).await?;
-                            read_bytes = 0;
+                            (read_bytes, held) = (0, None);
                         }
                         continue;
                     }
                     self.send_buffers(&mut buffers, true).await?;
-                    read_bytes = 0;
+                    (read_bytes, held) = (0, None);
                     self.send_file(slice).await?;
                 }
             }
@@ -180,6 +189,18 @@ impl Sender {
         }
         buffers.clear();
         Ok(())
+    }
+
+    /// The bytes of a small slice, if there is memory for them and a read does not wait for the disk.
+    fn read_small(&self, slice: &FileSlice) -> Option<(Bytes, Units)> {
+        if slice.len > READ_BYTES_MAX {
+            return None;
+        }
+        let units = self.budget.try_reserve_ahead(u64::from(slice.len))?;
+        let mut bytes = vec![0; slice.len as usize];
+        let read = read_resident(&slice.file, slice.position, &mut bytes);
+        // Less than all: a part has to come from the disk, or the file ends, which is told by the send.
+        (read == Ok(bytes.len())).then(|| (bytes.into(), units))
     }
 
     /// Waits for room and sends a part of `bytes`.
@@ -302,17 +323,6 @@ impl Sender {
         }
         Ok(())
     }
-}
-
-/// The bytes of a small slice, if a read of them does not wait for the disk.
-fn read_small(slice: &FileSlice) -> Option<Bytes> {
-    if slice.len > READ_BYTES_MAX {
-        return None;
-    }
-    let mut bytes = vec![0; slice.len as usize];
-    let read = read_resident(&slice.file, slice.position, &mut bytes);
-    // Less than all: a part has to come from the disk, or the file ends, which is told by the send.
-    (read == Ok(bytes.len())).then(|| bytes.into())
 }
 
 /// How many of these bytes a read would not wait for the disk for, as far as a byte here and there tells.
