@@ -3,7 +3,8 @@
 //! A shard is one thread; everything here is reached through one `Rc<Shard>`. Its standing tasks:
 //! the receiver takes requests from the mailbox; the writer writes what was staged at the end of each
 //! turn; the flusher keeps one fsync of each partition in flight and puts all that arrived meanwhile into
-//! its next, and another one flushes what rolls have closed; the timer completes what has waited to its deadline; the keeper does retention, rolls, checkpoints.
+//! its next, and another one flushes what rolls have closed; the timer completes what has waited to its
+//! deadline; the keeper does retention, rolls, checkpoints.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashMap, VecDeque};
@@ -53,10 +54,10 @@ struct Producing {
 }
 
 /// Partitions whose fsync is under way at once. What waits gathers more: of 64 producers that keep one core
-/// busy, each with one record of 1 KiB under way, two at once acknowledge 37,000 to 41,000 records/s over 8
-/// partitions, four 35,000 to 38,000, sixteen 30,000, and rounds in which all begin together and the next
-/// round waits for the slowest 34,000 to 36,000. At 5,000/s the median is 0.36 ms with two and 0.34 with
-/// sixteen; with rounds it was 0.59.
+/// busy, each with one record of 1 KiB under way, two at once acknowledge 37,000 to 44,000 records/s over 8
+/// partitions, one 21,000 to 24,000, four 35,000 to 38,000, sixteen 30,000, and rounds in which all begin together
+/// and the next round waits for the slowest 34,000 to 36,000. At 5,000/s the median is 0.36 to 0.39 ms with two,
+/// 0.60 with one and 0.34 with sixteen; with rounds it was 0.59.
 const MAX_FLUSHES: usize = 2;
 
 /// Bytes that the writer puts out before it lets other tasks run.

@@ -25,8 +25,8 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("Time between two looks for transactions that timed out."),
     int("transaction.remove.expired.transaction.cleanup.interval.ms").default("3600000").at_least(1).ms().low()
         .doc("Time between two looks for transactional ids that expired."),
-    boolean("transaction.two.phase.commit.enable").default("false").low().meaningless()
-        .doc("Whether transactions may take part in a two-phase commit led from outside: only InitProducerId 6 can ask for it, which Kafka 4.3 does not serve either unless its unstable versions are turned on (KIP-939)."),
+    boolean("transaction.two.phase.commit.enable").default("false").low().not_yet()
+        .doc("Whether transactions may take part in a two-phase commit led from outside: only InitProducerId 6 can ask for it, which is not served (KIP-939)."),
     int("add.partitions.to.txn.retry.backoff.max.ms").default("100").at_least(0).ms().high()
         .doc("How long a produce waits for the transaction before its own to complete."),
     int("add.partitions.to.txn.retry.backoff.ms").default("20").at_least(1).ms().high().meaningless()
