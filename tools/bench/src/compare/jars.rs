@@ -62,7 +62,8 @@ impl Java {
             "apt-get install openjdk-17-jdk-headless",
         )?;
         let cache = match cache {
-            Some(cache) => cache.to_path_buf(),
+            // Maven takes a relative path from where its pom is, Java from where it is started.
+            Some(cache) => std::path::absolute(cache)?,
             None => default_cache()?,
         };
         let jars = fetched(&cache, path.as_deref()).with_context(|| {

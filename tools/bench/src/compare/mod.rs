@@ -181,7 +181,7 @@ fn compare(arguments: &Arguments) -> Result<u8> {
         quick: arguments.quick,
         broker_cores: arguments.broker_cores.clone(),
         load_cores: arguments.load_cores.clone(),
-        data: data.0.clone(),
+        data: data.folder.clone(),
         targets,
     };
     let about = About {
@@ -189,7 +189,7 @@ fn compare(arguments: &Arguments) -> Result<u8> {
         started,
         command: std::env::args().skip(1).collect(),
         commit: facts::commit(),
-        machine: facts::Machine::look(&data.0),
+        machine: facts::Machine::look(&data.folder),
         broker_cores: plan.broker_cores.to_string(),
         load_cores: plan.load_cores.to_string(),
         rounds: plan.rounds,
@@ -403,21 +403,31 @@ fn built() -> Result<PathBuf> {
     Ok(candidate)
 }
 
-/// Where brokers keep their data; removed when dropped.
-struct Data(PathBuf);
+/// Where brokers keep their data; removed when dropped, with the folder above it if that was made for it.
+struct Data {
+    folder: PathBuf,
+    made: Option<PathBuf>,
+}
 
 impl Data {
     fn new(parent: &Path) -> Result<Data> {
+        let made = (!parent.exists()).then(|| parent.to_path_buf());
         let folder = parent.join(format!("data-{}", std::process::id()));
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("no folder {} for data", folder.display()))?;
-        Ok(Data(fs::canonicalize(folder)?))
+        let mut data = Data { folder, made };
+        fs::create_dir_all(&data.folder)
+            .with_context(|| format!("no folder {} for data", data.folder.display()))?;
+        data.folder = fs::canonicalize(&data.folder)?;
+        Ok(data)
     }
 }
 
 impl Drop for Data {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.folder);
+        if let Some(made) = &self.made {
+            // Not if something else has come into it meanwhile.
+            let _ = fs::remove_dir(made);
+        }
     }
 }
 
