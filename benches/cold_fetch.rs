@@ -24,6 +24,7 @@ use ringspun::base::FileSlice;
 use ringspun::runtime::aux_ring::AuxRing;
 use ringspun::runtime::budget::Budget;
 use ringspun::runtime::executor::{ShardOptions, spawn_shards};
+use ringspun::runtime::readiness::Readiness;
 use ringspun::transport::{ConnectionOptions, Part, ReceivePool, connection};
 
 const SLICE_BYTES: u32 = 1 << 20;
@@ -167,11 +168,12 @@ async fn shard(way: Way, mb: usize, seed: (OwnedFd, OwnedFd, Arc<File>)) -> Dura
         pool: ReceivePool::new(4 << 20),
         frame_bytes_max: 1 << 20,
         aux_ring: (way == Way::Ring).then(|| AuxRing::new().expect("a ring")),
+        readiness: Readiness::new(None).expect("a ring"),
     };
     let backlog = {
         let options = options.clone();
         glommio::spawn_local(async move {
-            let (_reader, mut sender, _) = connection(sending, &options);
+            let (_reader, mut sender, _) = connection(sending, &options).expect("a connection");
             if way == Way::Quiet {
                 return;
             }
@@ -186,7 +188,7 @@ async fn shard(way: Way, mb: usize, seed: (OwnedFd, OwnedFd, Arc<File>)) -> Dura
             }
         })
     };
-    let (mut reader, mut sender, _) = connection(answering, &options);
+    let (mut reader, mut sender, _) = connection(answering, &options).expect("a connection");
     while let Ok(Some(_)) = reader.next().await {
         if sender
             .send(Bytes::from_static(b"pong").into())

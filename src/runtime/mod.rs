@@ -8,4 +8,5 @@ mod lane;
 pub mod mailbox;
 pub mod pipes;
 pub mod profile;
+pub mod readiness;
 pub mod yield_budget;

@@ -289,7 +289,14 @@ impl ConnectionHost {
         };
         // As far as there is room: it is there already, and requests are what can wait.
         let _units = self.options.budget.try_reserve_ahead(CONNECTION_BYTES);
-        let (reader, sender, control) = connection(accepted.fd, &self.options);
+        let (reader, sender, control) = match connection(accepted.fd, &self.options) {
+            Ok(halves) => halves,
+            Err(error) => {
+                let peer = accepted.peer;
+                tracing::warn!(%peer, "a connection cannot be served: {error}");
+                return CloseReason::Socket;
+            }
+        };
         let peer = Rc::new(Peer {
             handlers: self.handlers.clone(),
             listener,

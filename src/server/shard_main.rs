@@ -19,6 +19,7 @@ use crate::runtime::budget::Budget;
 use crate::runtime::executor::spawn_latency;
 use crate::runtime::mailbox::EndpointSeed;
 use crate::runtime::profile;
+use crate::runtime::readiness::Readiness;
 use crate::server::acceptor::Acceptor;
 use crate::server::connection::ConnectionHost;
 use crate::server::memory::MemoryPlan;
@@ -68,11 +69,14 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
     let stalled_after = Duration::from_millis(seed.settings.request_stall_timeout_ms);
     let aside_bytes = seed.memory.request_reserve_bytes;
     let budget = Budget::new(requests_bytes, aside_bytes, stalled_after);
+    let readiness = Readiness::new(Some(ring.clone()))
+        .map_err(|e| format!("shard {number}: no ring for sockets: {e}"))?;
     let options = ConnectionOptions {
         budget,
         pool: ReceivePool::new((seed.memory.pool_bytes / 8) as usize),
         frame_bytes_max: seed.settings.socket_request_max_bytes as usize,
         aux_ring: Some(ring),
+        readiness,
     };
     let host = ConnectionHost::new(Handlers::new(shard.clone()), options, seed.listeners);
     let acceptor = Acceptor::new(shard.clone(), host.clone());

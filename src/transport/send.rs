@@ -9,10 +9,8 @@
 //! buffers around it in one call, where sendfile would make three of them.
 
 use std::fs::File;
-use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -51,9 +49,6 @@ const PROBE_EVERY_BYTES: u32 = 128 * 1024;
 
 /// Buffers in one vectored send.
 const VECTORS_MAX: usize = 64;
-
-/// What is copied to wait for room: glommio waits for it only with bytes in hand.
-const WAIT_BYTES: usize = 4 * 1024;
 
 /// Why a reply was not sent whole; the connection is to be closed.
 #[derive(Debug, thiserror::Error)]
@@ -174,7 +169,10 @@ impl Sender {
                     sent
                 }
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => self.send_some(&buffers[first].clone()).await?,
+                Err(Errno::AGAIN) => {
+                    self.room().await;
+                    continue;
+                }
                 Err(errno) => return Err(errno.into()),
             };
             let bytes = sent;
@@ -203,11 +201,10 @@ impl Sender {
         (read == Ok(bytes.len())).then(|| (bytes.into(), units))
     }
 
-    /// Waits for room and sends a part of `bytes`.
-    async fn send_some(&mut self, bytes: &[u8]) -> Result<usize, SendError> {
+    /// Waits for room, after a send that found none.
+    async fn room(&mut self) {
         self.yields.refill();
-        let socket = &self.socket;
-        Ok(poll_fn(|cx| socket.poll_write(cx, bytes)).await?)
+        self.socket.room().await;
     }
 
     async fn send_file(&mut self, slice: FileSlice) -> Result<(), SendError> {
@@ -241,31 +238,20 @@ impl Sender {
         position: u64,
         bytes: u32,
     ) -> Result<u32, SendError> {
-        let mut at = position;
-        let sent = loop {
+        loop {
+            let mut at = position;
             let socket = self.socket.borrowed();
             match rustix::fs::sendfile(socket, file, Some(&mut at), bytes as usize) {
-                Err(Errno::INTR) => continue,
-                sent => break sent,
-            }
-        };
-        match sent {
-            Ok(0) => Err(SendError::FileTruncated),
-            Ok(sent) => {
-                self.socket.sent.set(self.socket.sent.get() + sent as u64);
-                profile::record(Gauged::SendfileBytes, sent as u64);
-                Ok(u32::try_from(sent).unwrap_or(bytes))
-            }
-            Err(Errno::AGAIN) => {
-                // Not an array: every connection would have room for it.
-                let mut copy = vec![0; WAIT_BYTES];
-                let wanted = WAIT_BYTES.min(bytes as usize);
-                match file.read_at(&mut copy[..wanted], position)? {
-                    0 => Err(SendError::FileTruncated),
-                    read => Ok(self.send_some(&copy[..read]).await? as u32),
+                Ok(0) => return Err(SendError::FileTruncated),
+                Ok(sent) => {
+                    self.socket.sent.set(self.socket.sent.get() + sent as u64);
+                    profile::record(Gauged::SendfileBytes, sent as u64);
+                    return Ok(u32::try_from(sent).unwrap_or(bytes));
                 }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.room().await,
+                Err(errno) => return Err(errno.into()),
             }
-            Err(errno) => Err(errno.into()),
         }
     }
 
@@ -306,18 +292,7 @@ impl Sender {
                     left -= sent.min(left);
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    // Not an array: every connection would have room for it.
-                    let mut copy = vec![0; WAIT_BYTES];
-                    let wanted = WAIT_BYTES.min(left);
-                    let read = rustix::io::read(outlet, &mut copy[..wanted])?;
-                    let mut rest = &copy[..read];
-                    while !rest.is_empty() {
-                        let sent = self.send_some(rest).await?;
-                        rest = &rest[sent.min(rest.len())..];
-                    }
-                    left -= read.min(left);
-                }
+                Err(Errno::AGAIN) => self.room().await,
                 Err(errno) => return Err(errno.into()),
             }
         }

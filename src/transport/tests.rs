@@ -18,6 +18,7 @@ use crate::base::file_slice::FileSlice;
 use crate::runtime::aux_ring::AuxRing;
 use crate::runtime::budget::Budget;
 use crate::runtime::executor::yield_now;
+use crate::runtime::readiness::Readiness;
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     let executor = glommio::LocalExecutorBuilder::default()
@@ -32,13 +33,14 @@ fn options(capacity: u64) -> ConnectionOptions {
         pool: ReceivePool::new(4 << 20),
         frame_bytes_max: 4 << 20,
         aux_ring: None,
+        readiness: Readiness::new(None).unwrap(),
     }
 }
 
 fn pair(options: &ConnectionOptions) -> (UnixStream, FrameReader, Sender, Control) {
     let (peer, ours) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let (reader, sender, control) = connection(OwnedFd::from(ours), options);
+    let (reader, sender, control) = connection(OwnedFd::from(ours), options).unwrap();
     (peer, reader, sender, control)
 }
 

@@ -1,0 +1,505 @@
+//! Which sockets of a shard can be read and written, learnt through a ring of its own. One per shard.
+//!
+//! glommio polls a socket anew for each wait, and each answer interrupts the shard's core. Here every socket is
+//! polled once, for as long as it lives (multishot), and the kernel keeps what happened until somebody looks.
+//!
+//! 1. A task of the shard looks: whoever waits for one of the sockets that something happened to is woken.
+//! 2. It goes behind those, within the same turn of glommio, and looks again. While sockets are busy
+//!    glommio's rings are not entered at all, but for a real turn every [`TURN`]: timers, other shards.
+//! 3. When nothing happened it waits for the ring's eventfd, through glommio.
+//!
+//! The kernel tells changes, not states (edges): a socket counts as readable until a receive finds or
+//! leaves it empty, and as writable until a send finds no room.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use glommio::io::BufferedFile;
+use io_uring::squeue::Entry;
+use io_uring::{IoUring, cqueue, opcode, types};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+use super::aux_ring::AuxRing;
+use super::{clock, executor, profile};
+
+/// Entries of the ring: changes of what is polled that are submitted at once.
+const ENTRIES: u32 = 64;
+
+/// Completions that the ring keeps. Of more than that the kernel ends some polls, and they are begun anew.
+const COMPLETIONS: u32 = 4096;
+
+/// How long sockets may keep a shard from a turn of glommio, in nanoseconds.
+const TURN: u64 = 200_000;
+
+const EVENTS: i16 = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
+
+/// After one of these nothing more comes in, and an empty socket says so at once.
+const ENDED: i16 = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
+
+/// `user_data` of what nobody waits for.
+const NOBODY: u64 = u64::MAX;
+
+/// The sockets of one shard; clones are the same.
+#[derive(Clone)]
+pub struct Readiness {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    state: RefCell<State>,
+    /// Looked at as well, since its completions wait for a turn of glommio otherwise.
+    aux_ring: Option<AuxRing>,
+}
+
+struct State {
+    ring: IoUring,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    /// What the kernel had no room for yet.
+    unsent: VecDeque<Entry>,
+}
+
+/// One socket.
+#[derive(Default)]
+struct Slot {
+    fd: RawFd,
+    readable: bool,
+    writable: bool,
+    ended: bool,
+    /// The kernel polls it, or is about to.
+    polled: bool,
+    /// The socket is dropped; the slot is free when the poll has ended.
+    dropped: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Readiness {
+    /// Makes the ring and its task on the current shard.
+    pub fn new(aux_ring: Option<AuxRing>) -> io::Result<Readiness> {
+        Self::with_completions(aux_ring, COMPLETIONS)
+    }
+
+    fn with_completions(aux_ring: Option<AuxRing>, completions: u32) -> io::Result<Readiness> {
+        let ring = make_ring(completions)?;
+        let announced = eventfd(0, EventfdFlags::CLOEXEC)?;
+        ring.submitter().register_eventfd(announced.as_raw_fd())?;
+        let inner = Rc::new(Inner {
+            state: RefCell::new(State {
+                ring,
+                slots: Vec::new(),
+                free: Vec::new(),
+                unsent: VecDeque::new(),
+            }),
+            aux_ring,
+        });
+        let look = look(Rc::downgrade(&inner), announced);
+        glommio::spawn_local(profile::named("socket readiness", look)).detach();
+        Ok(Readiness { inner })
+    }
+
+    /// Watches a socket, which is non-blocking.
+    pub fn watch(&self, fd: OwnedFd) -> io::Result<Watch> {
+        let slot = self.inner.state.borrow_mut().add(fd.as_raw_fd())?;
+        Ok(Watch {
+            inner: self.inner.clone(),
+            slot,
+            fd,
+        })
+    }
+}
+
+/// A ring that interrupts nobody: what happens is kept until it is asked for. Kernels before 6.1, and
+/// before 5.19, do it as well as they can.
+fn make_ring(completions: u32) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(completions).setup_clamp();
+    let plain = builder.clone();
+    builder.setup_taskrun_flag();
+    let cooperative = builder.clone().setup_coop_taskrun().clone();
+    let deferred = builder.setup_single_issuer().setup_defer_taskrun();
+    deferred
+        .build(ENTRIES)
+        .or_else(|_| cooperative.build(ENTRIES))
+        .or_else(|_| plain.build(ENTRIES))
+}
+
+impl State {
+    fn add(&mut self, fd: RawFd) -> io::Result<usize> {
+        let slot = Slot {
+            fd,
+            // The first look at it tells.
+            readable: true,
+            writable: true,
+            polled: true,
+            ..Slot::default()
+        };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.slots[index] = slot;
+                index
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        };
+        self.unsent.push_back(poll(fd, index));
+        match self.flush() {
+            Ok(()) => Ok(index),
+            Err(error) => {
+                // The kernel may still begin the poll.
+                self.remove(index);
+                Err(error)
+            }
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        if !slot.polled {
+            *slot = Slot::default();
+            self.free.push(index);
+            return;
+        }
+        slot.dropped = true;
+        (slot.reader, slot.writer) = (None, None);
+        // Not a removal of the poll: that fails while an event of it is under way.
+        let end = opcode::AsyncCancel::new(index as u64).build();
+        self.unsent.push_back(end.user_data(NOBODY));
+        // What is not taken over now is at the next look.
+        let _ = self.flush();
+    }
+
+    /// Submits what is not submitted yet, as far as the kernel takes it now.
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            let mut queue = self.ring.submission();
+            while let Some(entry) = self.unsent.front() {
+                // SAFETY: polls, and their ends, refer to no memory, and the kernel looks the descriptor up
+                // when it takes the entry over: a wrong one is an error.
+                if unsafe { queue.push(entry) }.is_err() {
+                    break;
+                }
+                self.unsent.pop_front();
+            }
+            drop(queue);
+            match self.ring.submit() {
+                Ok(_) => {}
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN | libc::EBUSY | libc::EINTR) => return Ok(()),
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what happened; `wake` gets whoever waits for it. Returns whether anything did.
+    fn collect(&mut self, wake: &mut Vec<Waker>) -> bool {
+        let queue = self.ring.submission();
+        let (must_enter, unsubmitted) = (queue.taskrun() || queue.cq_overflow(), !queue.is_empty());
+        drop(queue);
+        if must_enter || unsubmitted {
+            // What fails is tried again at the next look.
+            let _ = self.ring.submit();
+        }
+        let mut any = false;
+        let State {
+            ring,
+            slots,
+            free,
+            unsent,
+        } = self;
+        for completion in ring.completion() {
+            any = true;
+            let index = completion.user_data() as usize;
+            let Some(slot) = slots.get_mut(index) else {
+                continue;
+            };
+            let lives_on = cqueue::more(completion.flags());
+            if slot.dropped {
+                if !lives_on {
+                    *slot = Slot::default();
+                    free.push(index);
+                }
+                continue;
+            }
+            let result = completion.result();
+            // A poll that failed is taken for everything: the next receive or send says what is wrong.
+            let events = if result < 0 { EVENTS } else { result as i16 };
+            if events & ENDED != 0 {
+                slot.ended = true;
+            }
+            if events & (libc::POLLIN | ENDED) != 0 {
+                slot.readable = true;
+                wake.extend(slot.reader.take());
+            }
+            if events & (libc::POLLOUT | ENDED) != 0 {
+                slot.writable = true;
+                wake.extend(slot.writer.take());
+            }
+            slot.polled = lives_on;
+            if !lives_on && result >= 0 && !slot.ended {
+                slot.polled = true;
+                unsent.push_back(poll(slot.fd, index));
+            }
+        }
+        let _ = self.flush();
+        any
+    }
+}
+
+fn poll(fd: RawFd, index: usize) -> Entry {
+    let poll = opcode::PollAdd::new(types::Fd(fd), EVENTS as u32);
+    poll.multi(true).build().user_data(index as u64)
+}
+
+/// Wakes whoever waits for sockets, until the ring is gone.
+async fn look(inner: Weak<Inner>, announced: OwnedFd) {
+    // SAFETY: the descriptor was owned and is given away here, once.
+    let announced = unsafe { BufferedFile::from_raw_fd(announced.into_raw_fd()) };
+    let mut wake = Vec::new();
+    let mut turn = clock::now();
+    loop {
+        let Some(inner) = inner.upgrade() else {
+            return;
+        };
+        if let Some(aux_ring) = &inner.aux_ring {
+            aux_ring.look();
+        }
+        let any = inner.state.borrow_mut().collect(&mut wake);
+        drop(inner);
+        wake.drain(..).for_each(Waker::wake);
+        if !any {
+            // An eventfd has no positions; a read of 8 bytes waits until it is not zero.
+            if announced.read_at(0, 8).await.is_err() {
+                executor::yield_now().await;
+            }
+            turn = clock::now();
+        } else if clock::now().since(turn) < TURN {
+            go_behind().await;
+        } else {
+            executor::yield_now().await;
+            turn = clock::now();
+        }
+    }
+}
+
+/// Lets those run that are runnable already.
+async fn go_behind() {
+    let mut gone = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut gone, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
+/// A socket whose readiness is known. One task may wait for it to be readable and one for it to be writable.
+pub struct Watch {
+    inner: Rc<Inner>,
+    slot: usize,
+    fd: OwnedFd,
+}
+
+impl Watch {
+    /// Receives into the front of `into`, or waits until there is something; 0 is the end.
+    pub fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<Result<usize, Errno>> {
+        let mut state = self.inner.state.borrow_mut();
+        let slot = &mut state.slots[self.slot];
+        while slot.readable {
+            match recv(&self.fd, &mut *into, RecvFlags::DONTWAIT) {
+                Ok((bytes, _)) => {
+                    // All there was. If more has come since, it is told.
+                    slot.readable = bytes == into.len() || bytes == 0 || slot.ended;
+                    return Poll::Ready(Ok(bytes));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => slot.readable = false,
+                Err(errno) => return Poll::Ready(Err(errno)),
+            }
+        }
+        wait(&mut slot.reader, cx)
+    }
+
+    /// Waits until there may be room again, after a send that found none.
+    pub async fn room(&self) {
+        let mut found_none = true;
+        poll_fn(|cx| {
+            let mut state = self.inner.state.borrow_mut();
+            let slot = &mut state.slots[self.slot];
+            if std::mem::replace(&mut found_none, false) {
+                slot.writable = slot.ended;
+            }
+            if slot.writable {
+                return Poll::Ready(());
+            }
+            wait(&mut slot.writer, cx)
+        })
+        .await
+    }
+}
+
+fn wait<T>(place: &mut Option<Waker>, cx: &mut Context<'_>) -> Poll<T> {
+    if !place.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+        *place = Some(cx.waker().clone());
+    }
+    Poll::Pending
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.inner.state.borrow_mut().remove(self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let executor = glommio::LocalExecutorBuilder::default()
+            .io_memory(64 * 1024)
+            .make();
+        executor.unwrap().run(future)
+    }
+
+    fn pair(readiness: &Readiness) -> (UnixStream, Watch) {
+        let (peer, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (peer, readiness.watch(OwnedFd::from(ours)).unwrap())
+    }
+
+    async fn receive(watch: &Watch, most: usize) -> Vec<u8> {
+        let mut into = vec![0; most];
+        let bytes = poll_fn(|cx| watch.poll_receive(cx, &mut into)).await;
+        into.truncate(bytes.unwrap());
+        into
+    }
+
+    #[test]
+    fn what_comes_while_nobody_waits_or_somebody_does_is_received() {
+        run(async {
+            let readiness = Readiness::new(None).unwrap();
+            let (mut peer, watch) = pair(&readiness);
+            for round in 0..100u8 {
+                if round % 2 == 0 {
+                    peer.write_all(&[round; 10]).unwrap();
+                    executor::yield_now().await;
+                    assert_eq!(receive(&watch, 7).await, [round; 7]);
+                    assert_eq!(receive(&watch, 7).await, [round; 3]);
+                } else {
+                    let mut waits = Box::pin(receive(&watch, 7));
+                    assert!(futures_lite::future::poll_once(&mut waits).await.is_none());
+                    peer.write_all(&[round; 3]).unwrap();
+                    assert_eq!(waits.await, [round; 3]);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn an_end_that_came_with_the_last_bytes_is_seen() {
+        run(async {
+            let readiness = Readiness::new(None).unwrap();
+            for turns in 0..3 {
+                let (mut peer, watch) = pair(&readiness);
+                peer.write_all(b"last").unwrap();
+                drop(peer);
+                for _ in 0..turns {
+                    executor::yield_now().await;
+                }
+                assert_eq!(receive(&watch, 100).await, b"last");
+                assert_eq!(receive(&watch, 100).await, b"");
+            }
+        });
+    }
+
+    #[test]
+    fn a_sender_waits_for_room_and_for_no_longer() {
+        run(async {
+            let readiness = Readiness::new(None).unwrap();
+            let (mut peer, watch) = pair(&readiness);
+            // The first event says that there is room, and may be told late.
+            executor::yield_now().await;
+            executor::yield_now().await;
+            let none = rustix::net::SendFlags::DONTWAIT;
+            while rustix::net::send(&watch, &[1; 10_000], none).is_ok() {}
+            let mut room = Box::pin(watch.room());
+            for _ in 0..10 {
+                assert!(futures_lite::future::poll_once(&mut room).await.is_none());
+                executor::yield_now().await;
+            }
+            let mut all = vec![0; 1_000_000];
+            let _ = peer.read(&mut all).unwrap();
+            peer.set_nonblocking(true).unwrap();
+            while peer.read(&mut all).is_ok() {}
+            room.await;
+            drop(peer);
+            // A peer that has gone leaves room for an error.
+            watch.room().await;
+        });
+    }
+
+    #[test]
+    fn a_dropped_socket_is_closed_and_its_place_used_again() {
+        run(async {
+            let readiness = Readiness::new(None).unwrap();
+            for _ in 0..1_000 {
+                let (mut peer, watch) = pair(&readiness);
+                drop(watch);
+                while !readiness
+                    .inner
+                    .state
+                    .borrow()
+                    .slots
+                    .iter()
+                    .any(|s| s.fd == 0)
+                {
+                    executor::yield_now().await;
+                }
+                assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+            }
+            assert_eq!(readiness.inner.state.borrow().slots.len(), 1);
+        });
+    }
+
+    #[test]
+    fn more_sockets_than_the_ring_keeps_completions_of_lose_nothing() {
+        run(async {
+            let readiness = Readiness::with_completions(None, 64).unwrap();
+            let mut pairs: Vec<_> = (0..400).map(|_| pair(&readiness)).collect();
+            for round in 0..20u8 {
+                for (peer, _) in &mut pairs {
+                    peer.write_all(&[round; 5]).unwrap();
+                }
+                for (_, watch) in &pairs {
+                    assert_eq!(receive(watch, 100).await, [round; 5]);
+                }
+            }
+        });
+    }
+}
