@@ -42,6 +42,10 @@ pub const MAX_IN_FLIGHT: usize = 128;
 /// Bytes of finished answers that may wait behind the one that is being sent.
 pub const MAX_UNSENT_BYTES: u64 = 1 << 20;
 
+/// Finished answers are sent in one call until they are so many bytes: one record a request, 5 requests at once on a
+/// connection, took 5 calls of 5 us each.
+const SENT_TOGETHER_BYTES: u64 = 64 * 1024;
+
 /// What a connection takes even when nothing happens: its tasks, its place in the tables.
 const CONNECTION_BYTES: u64 = 8 * 1024;
 
@@ -70,6 +74,8 @@ struct Due {
 enum Response {
     Ready(Outgoing),
     Later(Later),
+    /// It was later.
+    Answered(Result<Answered, Close>),
 }
 
 impl Response {
@@ -77,7 +83,7 @@ impl Response {
     fn ready_bytes(&self) -> u64 {
         match self {
             Response::Ready(outgoing) => outgoing.memory_bytes(),
-            Response::Later(_) => 0,
+            Response::Later(_) | Response::Answered(_) => 0,
         }
     }
 }
@@ -454,6 +460,7 @@ async fn write_loop(peer: Rc<Peer>, queue: Rc<Queue>, mut sender: Sender) -> Opt
 
 async fn send_all(peer: &Peer, queue: &Queue, sender: &mut Sender) -> Option<CloseReason> {
     let counters = peer.shard().counters();
+    let mut answers: Vec<Answer<'_>> = Vec::new();
     loop {
         let next = queue.due.borrow_mut().pop_front();
         let Some(due) = next else {
@@ -463,37 +470,36 @@ async fn send_all(peer: &Peer, queue: &Queue, sender: &mut Sender) -> Option<Clo
             queue.filled.wait().await;
             continue;
         };
-        let (api_key, arrived) = (due.api_key, due.arrived);
-        let _in_flight = InFlight(counters);
-        let ready_bytes = due.response.ready_bytes();
-        queue
-            .unsent_bytes
-            .set(queue.unsent_bytes.get() - ready_bytes);
-        let mut units = due.units;
-        let (mut timeline, mut about) = (due.timeline, About::default());
-        let outgoing = match due.response {
-            Response::Ready(outgoing) => outgoing,
-            Response::Later(later) => match later.await {
-                Ok(answered) => {
-                    let outgoing;
-                    Answered {
-                        outgoing,
-                        timeline,
-                        about,
-                    } = answered;
-                    // The request is done with: what it held is free before the client has read the
-                    // answer. That is held as far as there is room: it exists already.
-                    drop(units.take());
-                    units = peer.budget.try_reserve_ahead(outgoing.memory_bytes());
-                    outgoing
-                }
-                Err(close) => return Some(close_reason(&close)),
-            },
+        // What is finished behind it goes out in the same call.
+        let mut together = Outgoing::default();
+        let mut failed = match Answer::of(due, peer, queue, &mut together).await {
+            Ok(answer) => {
+                answers.push(answer);
+                None
+            }
+            Err(reason) => Some(reason),
         };
-        let len = outgoing.len();
+        while failed.is_none() && together.len() < SENT_TOGETHER_BYTES {
+            let next = queue.due.borrow_mut().pop_front();
+            let Some(mut due) = next else { break };
+            if let Response::Later(later) = &mut due.response {
+                match future::poll_once(later).await {
+                    Some(answered) => due.response = Response::Answered(answered),
+                    None => {
+                        queue.due.borrow_mut().push_front(due);
+                        break;
+                    }
+                }
+            }
+            match Answer::of(due, peer, queue, &mut together).await {
+                Ok(answer) => answers.push(answer),
+                Err(reason) => failed = Some(reason),
+            }
+        }
+        let len = together.len();
         if len > 0 {
             queue.sending_since.set(Some(Instant::now()));
-            if sender.send(outgoing).await.is_err() {
+            if sender.send(together).await.is_err() {
                 return Some(CloseReason::Socket);
             }
             counters.sent_bytes.add(len);
@@ -501,22 +507,96 @@ async fn send_all(peer: &Peer, queue: &Queue, sender: &mut Sender) -> Option<Clo
             counters.sent_zero_copy_bytes.add(file_bytes.zero_copy);
             counters.fetched_cold_bytes.add(file_bytes.cold);
         }
-        drop(units);
         queue.sending_since.set(None);
         let now = profile::now(Stage::Send);
-        counters
-            .api(api_key)
-            .duration
-            .record_us(now.since(arrived) / 1_000);
-        if let Some(kind) = Kind::of_api_key(api_key) {
-            timeline.mark(Stage::Send, now);
-            let client_id = peer.client_id.borrow();
-            profile::finish(kind, &timeline, &about, || {
-                let client_id = client_id.as_deref().unwrap_or_default();
-                (client_id, peer.address, [due.request_bytes, len])
-            });
+        for answer in answers.drain(..) {
+            answer.sent(peer, now);
+        }
+        answers.shrink_to(4);
+        if failed.is_some() {
+            return failed;
         }
         queue.drained.set();
+    }
+}
+
+/// A response that is being sent.
+struct Answer<'a> {
+    _in_flight: InFlight<'a>,
+    api_key: i16,
+    arrived: Nanos,
+    timeline: Timeline,
+    about: About,
+    /// Bytes of the request, and of the answer.
+    bytes: [u64; 2],
+    _units: Option<Units>,
+}
+
+impl<'a> Answer<'a> {
+    /// Waits for the response, and puts it behind what is to be sent.
+    async fn of(
+        due: Due,
+        peer: &'a Peer,
+        queue: &Queue,
+        together: &mut Outgoing,
+    ) -> Result<Answer<'a>, CloseReason> {
+        let ready_bytes = due.response.ready_bytes();
+        queue
+            .unsent_bytes
+            .set(queue.unsent_bytes.get() - ready_bytes);
+        let mut answer = Answer {
+            _in_flight: InFlight(peer.shard().counters()),
+            api_key: due.api_key,
+            arrived: due.arrived,
+            timeline: due.timeline,
+            about: About::default(),
+            bytes: [due.request_bytes, 0],
+            _units: due.units,
+        };
+        let answered = match due.response {
+            Response::Ready(outgoing) => {
+                answer.bytes[1] = outgoing.len();
+                put_behind(together, outgoing);
+                return Ok(answer);
+            }
+            Response::Answered(answered) => answered,
+            Response::Later(later) => later.await,
+        };
+        let answered = answered.map_err(|close| close_reason(&close))?;
+        answer.timeline = answered.timeline;
+        answer.about = answered.about;
+        answer.bytes[1] = answered.outgoing.len();
+        // The request is done with: what it held is free before the client has read the answer. That is held
+        // as far as there is room: it exists already.
+        drop(answer._units.take());
+        let memory_bytes = answered.outgoing.memory_bytes();
+        answer._units = peer.budget.try_reserve_ahead(memory_bytes);
+        put_behind(together, answered.outgoing);
+        Ok(answer)
+    }
+
+    fn sent(mut self, peer: &Peer, now: Nanos) {
+        let counters = peer.shard().counters();
+        counters
+            .api(self.api_key)
+            .duration
+            .record_us(now.since(self.arrived) / 1_000);
+        if let Some(kind) = Kind::of_api_key(self.api_key) {
+            self.timeline.mark(Stage::Send, now);
+            let client_id = peer.client_id.borrow();
+            profile::finish(kind, &self.timeline, &self.about, || {
+                let client_id = client_id.as_deref().unwrap_or_default();
+                (client_id, peer.address, self.bytes)
+            });
+        }
+    }
+}
+
+fn put_behind(together: &mut Outgoing, outgoing: Outgoing) {
+    if together.parts.is_empty() {
+        *together = outgoing;
+    } else {
+        together.parts.extend(outgoing.parts);
     }
 }
 
