@@ -153,11 +153,13 @@ fn read(broker: &Broker, end: i64) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(20);
         let (low, high) = loop {
             match consumer.fetch_watermarks(TOPIC, partition, Duration::from_secs(20)) {
-                Ok(watermarks) => break watermarks,
-                // Kafka listens before its partitions are loaded.
+                // Kafka listens before its partitions are loaded; while they are, librdkafka may take the
+                // answer to one of its two questions for that to both.
                 Err(_) if broker.kind() == Kind::Kafka && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(100));
                 }
+                Ok(found) if found == (0, end) || Instant::now() > deadline => break found,
+                Ok(_) => std::thread::sleep(Duration::from_millis(100)),
                 Err(error) => return Err(error.to_string()),
             }
         };
