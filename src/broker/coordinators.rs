@@ -47,6 +47,9 @@ const LOAD_RECORDS_PER_TURN: usize = 512;
 /// What a compressed batch may grow to when it is loaded.
 const BATCH_BYTES_MAX: u64 = 64 << 20;
 
+/// Reasons to skip records of a log that are told apart.
+const SKIPPED_KINDS: usize = 16;
+
 /// A batch is closed when its records reach this, so that many requests of a turn share one, and none
 /// grows beyond what the topic takes.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -537,6 +540,7 @@ impl<M: Machine> Host<M> {
             // A read returns a whole batch, however little is asked for.
             bytes: (self.habits.load_bytes)(&shard.settings()),
             scratch: Scratch::default(),
+            skipped: BTreeMap::new(),
         };
         if let Err(why) = loading.run().await {
             tracing::error!(
@@ -793,10 +797,18 @@ struct Loading<'a, M: Machine> {
     /// Read at once.
     bytes: u32,
     scratch: Scratch,
+    /// Why records are not applied: the first offset, and how many.
+    skipped: BTreeMap<String, (Offset, u64)>,
 }
 
 impl<M: Machine> Loading<'_, M> {
     async fn run(&mut self) -> Result<(), String> {
+        let done = self.read().await;
+        self.say_skipped();
+        done
+    }
+
+    async fn read(&mut self) -> Result<(), String> {
         let log = &self.seat.partition.log;
         let mut at = log.log_start_offset();
         // To the end of what is staged: markers may be appended meanwhile.
@@ -906,13 +918,24 @@ impl<M: Machine> Loading<'_, M> {
         }
     }
 
-    /// One loud line; the rest is loaded.
-    fn skipped(&self, offset: Offset, why: &dyn std::fmt::Display) {
-        tracing::error!(
-            topic = %self.seat.partition.topic,
-            partition = self.seat.partition.key.partition.0,
-            %offset,
-            "a record of a coordinator is skipped: {why}"
-        );
+    /// The rest is loaded.
+    fn skipped(&mut self, offset: Offset, why: &dyn std::fmt::Display) {
+        let why = match self.skipped.len() < SKIPPED_KINDS {
+            true => why.to_string(),
+            false => "other reasons".to_owned(),
+        };
+        self.skipped.entry(why).or_insert((offset, 0)).1 += 1;
+    }
+
+    /// A loud line for each reason.
+    fn say_skipped(&self) {
+        for (why, (first, count)) in &self.skipped {
+            tracing::error!(
+                topic = %self.seat.partition.topic,
+                partition = self.seat.partition.key.partition.0,
+                offset = %first,
+                "{count} records of a coordinator are skipped, the first at that offset: {why}"
+            );
+        }
     }
 }

@@ -8,12 +8,14 @@
 //! Invariants:
 //! - an image never changes; the next one shares all that did not change with it ([`SharedMap`]);
 //! - a batch of records is applied whole or not at all;
+//! - [`kraft`] reads the log of another broker's metadata; nothing of it is in an image;
 //! - records come from a disk and, later, from other nodes: one that contradicts the image is an
 //!   [`ApplyError`], never a panic.
 
 mod image;
 #[cfg(test)]
 mod image_tests;
+pub mod kraft;
 mod record;
 mod shared_map;
 

@@ -246,6 +246,11 @@ impl Found {
             .collect()
     }
 
+    /// The names of the partitions' folders.
+    pub fn folders(&self) -> impl Iterator<Item = &str> {
+        self.partitions.iter().map(|found| found.folder.as_str())
+    }
+
     /// Moves folders aside that the metadata knows nothing of, or under another topic id: the topic was
     /// deleted while the folder was not reached. Nothing is removed. A folder that lost its topic id in a
     /// power cut gets it again.

@@ -187,6 +187,12 @@ impl LockedDirs {
             .collect()
     }
 
+    /// Whether every directory that holds logs has the mark of a clean stop.
+    pub fn stopped_cleanly(&self) -> bool {
+        let mut logs = self.dirs[..self.log_dirs].iter();
+        logs.all(|(dir, _)| dir.clean_stop().is_some())
+    }
+
     /// The file of the metadata store. It may be opened before `begin_loading`.
     pub fn metadata_file(&self) -> PathBuf {
         self.dirs[self.metadata].0.path.join(METADATA_FILE_NAME)

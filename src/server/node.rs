@@ -1,7 +1,8 @@
 //! A node from its start to its stop: the control thread, and the shards it starts.
 //!
 //! # The start, in this order
-//! 1. The listeners are bound: nothing is touched on disk if a port is taken.
+//! 1. The listeners are bound, and what Apache Kafka left there is read, where there is no metadata of ours:
+//!    nothing is touched on disk if a port is taken, or if that cannot be taken over.
 //! 2. The marks of a clean stop are taken away; the executors of the shards are started; the metadata is
 //!    opened; the data directories are looked through.
 //! 3. A node without metadata of its own takes over what another broker left there. Only then does it
@@ -24,17 +25,16 @@ use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
 
+use crate::base::BrokerId;
 use crate::base::counters::ShardCounters;
 use crate::base::listeners::{HostPort, Listener};
 use crate::base::profile::ShardProfile;
 use crate::base::settings::NodeSettings;
-use crate::base::{BrokerId, ProducerId};
 use crate::broker::config_rules::TableRules;
 use crate::broker::control::{ControlHost, controller_settings};
 use crate::broker::loggers::Loggers;
 use crate::broker::messages::{Checkpoint, Holdings, Reply, Request};
 use crate::broker::offload::Directory;
-use crate::broker::shard::wall_clock;
 use crate::controller::BrokerStart;
 use crate::controller::quorum::{ControllerService, Quorum};
 use crate::metadata::{DirectoryId, Endpoint as Advertised, Image};
@@ -44,14 +44,12 @@ use crate::server::data;
 use crate::server::data_dir::DataDirs;
 use crate::server::shard_main::{self, ShardSeed};
 use crate::server::startup::{Prepared, ReadyLine, StartError};
+use crate::server::takeover;
 use crate::transport::{Bound, SocketOptions};
 
 /// Requests of one endpoint that may await answers. Each connection of the node is one of the first
 /// shard's, and each waiting fetch that crosses shards one of its own shard's.
 const OUTSTANDING_MAX: u32 = 1 << 20;
-
-/// 2^20 producer ids for each second between two times that directories are taken over.
-const PRODUCER_IDS_PER_SECOND_LOG2: u32 = 20;
 
 /// How long a port may be in use at the start before that is an error.
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
@@ -182,6 +180,11 @@ async fn node(
         memory,
         ..
     } = prepared;
+    let before = takeover::Before::of(&dirs);
+    let mut kafka = match metadata_file.exists() {
+        true => None,
+        false => takeover::find(&before, node_id)?,
+    };
     let dirs = dirs.begin_loading()?;
     // Executors are made beside the loading of the metadata; each waits for its seed, in which it is told.
     let shards = cores.shards();
@@ -207,20 +210,7 @@ async fn node(
     // As Kafka does, so that it can be one number for all who may come to lead a partition (KIP-966).
     let min_insync_replicas = settings.log_defaults.min_insync_replicas.to_string();
     let cluster_defaults = vec![("min.insync.replicas", min_insync_replicas)];
-    let mut cluster = (**image.broker_default_configs()).clone();
-    for (key, value) in &cluster_defaults {
-        cluster
-            .entry((*key).to_owned())
-            .or_insert_with(|| value.clone());
-    }
-    let dynamic = settings.with_dynamic(&cluster, image.broker_configs(node_id));
-    let effective = match dynamic {
-        Ok(effective) => Arc::new(effective),
-        Err(error) => {
-            tracing::error!("settings that were made at run time are left out: {error}");
-            settings.clone()
-        }
-    };
+    let mut effective = in_force(&settings, &image, node_id, &cluster_defaults);
     let rules = Arc::new(TableRules::new(effective.clone()));
     let service = ControllerService::new(
         quorum,
@@ -242,7 +232,24 @@ async fn node(
     let unreadable = |e| NodeError::Failed(format!("data directory: {e}"));
     let found = data::scan(&dirs).map_err(unreadable)?;
     if is_new {
-        adopt(&service, node_id, &found).await?;
+        // Of a start that got no further than to make its own metadata.
+        if kafka.is_none() {
+            kafka = takeover::find(&before, node_id)?;
+        }
+        match kafka {
+            Some(kafka) => {
+                takeover::take_over(&service, node_id, kafka, &before, &found).await?;
+                effective = in_force(
+                    &settings,
+                    &service.image(),
+                    node_id,
+                    &start.cluster_defaults,
+                );
+                rules.set(effective.clone());
+                service.set_settings(controller_settings(&effective, node_id));
+            }
+            None => takeover::adopt(&service, node_id, &found).await?,
+        }
     }
     let broker_epoch = service.register_broker(&start).await?.into_response();
     found
@@ -377,6 +384,29 @@ async fn node(
     Ok(())
 }
 
+/// The settings of the node with those that were made at run time, where `cluster_defaults` are not yet.
+fn in_force(
+    settings: &Arc<NodeSettings>,
+    image: &Image,
+    node_id: BrokerId,
+    cluster_defaults: &[(&'static str, String)],
+) -> Arc<NodeSettings> {
+    let mut cluster = (**image.broker_default_configs()).clone();
+    for (key, value) in cluster_defaults {
+        cluster
+            .entry((*key).to_owned())
+            .or_insert_with(|| value.clone());
+    }
+    let dynamic = settings.with_dynamic(&cluster, image.broker_configs(node_id));
+    dynamic.map_or_else(
+        |error| {
+            tracing::error!("settings that were made at run time are left out: {error}");
+            settings.clone()
+        },
+        Arc::new,
+    )
+}
+
 /// The shards ended while they were starting: what they said.
 async fn ended(running: crate::runtime::executor::Shards<Result<(), String>>) -> NodeError {
     let joined = tokio::task::spawn_blocking(move || running.join()).await;
@@ -467,33 +497,6 @@ fn advertised(open: &[Open]) -> BTreeMap<String, Advertised> {
             Some((open.listener.name.clone(), endpoint))
         })
         .collect()
-}
-
-async fn adopt(
-    service: &ControllerService,
-    node_id: BrokerId,
-    found: &data::Found,
-) -> Result<(), NodeError> {
-    let topics = found.topics();
-    if topics.is_empty() {
-        return Ok(());
-    }
-    // Theirs began at 0; ours begin where no cluster comes to by counting, and later at each taking over.
-    let seconds = wall_clock().0 / 1000;
-    let first_producer_id = ProducerId(seconds << PRODUCER_IDS_PER_SECOND_LOG2);
-    let committed = service
-        .adopt_topics(node_id, &topics, first_producer_id)
-        .await?;
-    let refused = committed.into_response();
-    for error in &refused {
-        tracing::error!("{error}; its folders are set aside as -stray, with all that is in them");
-    }
-    tracing::warn!(
-        "{} topics of another broker were taken over; their settings are not known, so they keep \
-         everything (retention.ms=-1, retention.bytes=-1) until you set them",
-        topics.len().saturating_sub(refused.len())
-    );
-    Ok(())
 }
 
 /// Writes the checkpoints at intervals, off this thread.

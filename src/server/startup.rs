@@ -88,6 +88,10 @@ pub enum StartError {
     #[error("{first} and {second} in log.dirs are the same directory; name it once",
         first = .first.display(), second = .second.display())]
     SameDirectory { first: PathBuf, second: PathBuf },
+    #[error("{path}: the cluster of Apache Kafka whose metadata this is cannot be taken over: {why}; nothing was changed. \
+             Start Apache Kafka there, put it right and stop it cleanly; or move that away, and its topics are taken over \
+             without their settings, keeping everything", path = .path.display())]
+    TakeOver { path: PathBuf, why: String },
     #[error("{setting}: {address} cannot be opened: {error}; {remedy}")]
     Bind {
         setting: &'static str,

@@ -11,12 +11,13 @@ use kafka_protocol::messages::{
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{Quorum, QuorumError, Update};
-use crate::base::{BrokerId, ProducerId, TopicId};
+use crate::base::{BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicId};
 use crate::controller::{
     self, AdoptError, BrokerStart, ConfigRules, ControllerSettings, FoundTopic, Outcome,
-    ProducerIdBlock, RegisterError,
+    ProducerIdBlock, RegisterError, TakeOverError, TakenOver,
 };
-use crate::metadata::{Image, MetadataRecord};
+use crate::metadata::kraft::Cluster;
+use crate::metadata::{DirectoryId, Image, MetadataRecord};
 
 /// What came of an operation.
 ///
@@ -191,6 +192,30 @@ impl ControllerService {
     ) -> Result<Committed<Vec<AdoptError>>, QuorumError> {
         self.run(|image, _| controller::adopt_topics(image, broker, found, first_producer_id))
             .await
+    }
+
+    /// Takes over a cluster of Apache Kafka; see [`controller::take_over`].
+    pub async fn take_over(
+        &self,
+        broker: BrokerId,
+        directories: &[DirectoryId],
+        cluster: &Cluster,
+        last_epoch: &dyn Fn(TopicId, PartitionIndex) -> Option<LeaderEpoch>,
+    ) -> Result<Committed<Result<TakenOver, TakeOverError>>, QuorumError> {
+        let rules = &*self.rules;
+        self.run(|image, _| {
+            match controller::take_over(image, rules, broker, directories, cluster, last_epoch) {
+                Ok(Outcome { records, response }) => Outcome {
+                    records,
+                    response: Ok(response),
+                },
+                Err(error) => Outcome {
+                    records: Vec::new(),
+                    response: Err(error),
+                },
+            }
+        })
+        .await
     }
 
     /// Commits records that an operation of another module decided.

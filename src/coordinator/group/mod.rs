@@ -113,6 +113,9 @@ impl Machine for GroupMachine {
             key_type::OFFSET_COMMIT_0 | key_type::OFFSET_COMMIT => self.apply_offset(record, at),
             key_type::GROUP_METADATA => self.apply_group(record),
             kind if consumer::record::is_consumer_key(kind) => self.apply_consumer(record),
+            // By their numbers in Kafka's group coordinator.
+            9..=15 => Err(Unreadable("of a share group, which is not served".into())),
+            17..=23 => Err(Unreadable("of a streams group, which is not served".into())),
             other => Err(Unreadable(format!("a key of unknown type {other}"))),
         }
     }
