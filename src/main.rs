@@ -190,11 +190,14 @@ fn serve(prepared: Prepared, started: Instant, loggers: Loggers) -> Result<(), S
         // Nobody may be reading it; the node serves all the same.
         let _ = writeln!(out, "{ready}").and_then(|()| out.flush());
     };
-    node::run(&runtime, prepared, watcher, started, stop, ready, loggers).map_err(|error| {
-        match error {
-            node::NodeError::Start(error) => error,
-            other => StartError::Other(one_line(&other.to_string())),
-        }
+    let ran = node::run(&runtime, prepared, watcher, started, stop, ready, loggers);
+    if ran.is_err() {
+        // Shards that still run end with the process.
+        runtime.shutdown_background();
+    }
+    ran.map_err(|error| match error {
+        node::NodeError::Start(error) => error,
+        other => StartError::Other(one_line(&other.to_string())),
     })
 }
 

@@ -1,6 +1,8 @@
 //! Several disks, full disks, disks that fail: what is refused, what goes on, and what comes back by itself.
 
 mod broker;
+#[path = "disks/directories.rs"]
+mod directories;
 mod hostile;
 
 use std::fs;

@@ -48,7 +48,8 @@ impl Shard {
         let partitions = self.all_partitions();
         let offline = partitions.iter().filter(|p| p.log.failure().is_some());
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        counters.offline_partitions.set(count(offline.count()));
+        let offline = offline.count() + self.offline().len();
+        counters.offline_partitions.set(count(offline));
         counters.partitions.set(count(partitions.len()));
         let fetches = count(self.purgatory.waiting_fetches());
         counters.waiting(Purgatory::Fetch).set(fetches);
@@ -71,7 +72,7 @@ impl Shard {
                 judged[index] = failed[index];
                 if let Err(error) = self.directories.probe(index).await {
                     // The first of the shards says it.
-                    if directory.failed.set(error.to_string()).is_ok() {
+                    if directory.fail(error.to_string()) {
                         tracing::error!(
                             "{}: nothing can be written there ({error}); its partitions are offline until a restart",
                             directory.path.display()

@@ -63,21 +63,22 @@ impl Shard {
             .flat_map(partitions_of)
             .filter(|&(_, key)| self.owner(key) == self.id)
             .collect();
-        self.open_all(&image, owned).await
+        self.open_all(&image, owned, false).await
     }
 
-    /// Opens or makes these, and serves those that opened.
+    /// Opens or makes these, and serves those that opened. `are_new`: they came to be while the node ran.
     async fn open_all(
         self: &Rc<Self>,
         image: &Arc<Image>,
         keys: Vec<(Arc<TopicImage>, TopicPartition)>,
+        are_new: bool,
     ) -> OpenSummary {
         let mut summary = OpenSummary::default();
         let mut said = Instant::now();
         let (mut done, total) = (0, keys.len());
         let jobs = keys.into_iter().map(|(topic, key)| {
             let (shard, image) = (self.clone(), image.clone());
-            async move { shard.open(&image, &topic, key).await }
+            async move { shard.open(&image, &topic, key, are_new).await }
         });
         at_once(AT_ONCE, jobs, |opened| {
             done += 1;
@@ -103,6 +104,7 @@ impl Shard {
         image: &Image,
         topic: &TopicImage,
         key: TopicPartition,
+        is_new: bool,
     ) -> Opened {
         let partition = topic.partition(key.partition);
         let Some(partition) = partition.filter(|p| p.leader == Some(self.broker_id)) else {
@@ -110,27 +112,40 @@ impl Shard {
         };
         let settings = topic_settings(&self.settings(), image, &topic.name);
         let name = names::folder_name(&topic.name, key.partition);
-        let (directory, exists) = self.directories.place(&name, partition);
+        let found = self.directories.find(&name);
+        // One that is nowhere may lie in a directory that cannot be read: made anew, it would be empty.
+        let hidden = match found {
+            None if !is_new => self.directories.first_failed(),
+            _ => None,
+        };
+        let place = || self.directories.place(partition);
+        let directory = found.or(hidden).unwrap_or_else(place);
         let points = self.directories.all()[directory].points(&name);
-        let opened = self
-            .open_log(topic, key, directory, exists, points, settings.clone())
-            .await;
+        let opened = match self.directories.all()[directory].failure() {
+            Some(why) => Err(why.to_owned()),
+            None => self
+                .open_log(
+                    topic,
+                    key,
+                    directory,
+                    found.is_some(),
+                    points,
+                    settings.clone(),
+                )
+                .await
+                .map_err(|error| error.to_string()),
+        };
         let (log, report) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                self.offline().insert(
-                    key,
-                    Offline {
-                        topic: topic.name.clone(),
-                        directory,
-                        points,
-                    },
-                );
-                tracing::error!(
-                    topic = %topic.name,
-                    partition = key.partition.0,
-                    "partition is offline: {error}"
-                );
+                let topic = topic.name.clone();
+                tracing::error!(%topic, partition = key.partition.0, "partition is offline: {error}");
+                let offline = Offline {
+                    topic,
+                    directory,
+                    points,
+                };
+                self.offline().insert(key, offline);
                 return Opened::Offline;
             }
         };
@@ -227,7 +242,7 @@ impl Shard {
             .chain(added)
             .filter(|&(_, key)| self.owner(key) == self.id)
             .collect();
-        self.open_all(&image, new).await;
+        self.open_all(&image, new, true).await;
         let all_changed = delta.configs_changed.iter().any(|resource| {
             matches!(resource, ConfigResource::BrokerDefault)
                 || *resource == ConfigResource::Broker(self.broker_id)

@@ -265,7 +265,8 @@ impl Shard {
             is_clean: true,
             recovery_point: start,
             log_start_offset: None,
-            cleaned_to: None,
+            // What was compacted is copied as it is.
+            cleaned_to: source.cleaned_to(),
             producer_expiration_ms: i64::try_from(self.settings().producer_id_expiration_ms)
                 .unwrap_or(i64::MAX),
             allocation: Some(directory.allocation.clone()),

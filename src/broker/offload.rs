@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use crate::base::profile::Gauged;
 use crate::base::{FileSlice, Offset};
@@ -102,12 +103,21 @@ pub struct Directory {
     pub low: AtomicBool,
     /// Why nothing here is served any more.
     pub failed: OnceLock<String>,
+    /// Told when one of the node's directories fails; one for all of them.
+    pub changed: Arc<Notify>,
 }
 
 impl Directory {
     /// Why nothing here is served, if it is not. Until a restart that stays so.
     pub fn failure(&self) -> Option<&str> {
         self.failed.get().map(String::as_str)
+    }
+
+    /// Gives the directory up; false if that was done before.
+    pub fn fail(&self, why: String) -> bool {
+        let is_first = self.failed.set(why).is_ok();
+        self.changed.notify_one();
+        is_first
     }
 
     pub fn points(&self, folder: &str) -> Points {
@@ -152,12 +162,19 @@ impl Directories {
         self.disk.clone()
     }
 
-    /// The directory a partition lies in, and true; or the one it is to be made in: where the metadata
-    /// says, else the one with the fewest partitions, as in Kafka.
-    pub fn place(&self, folder: &str, partition: &PartitionImage) -> (usize, bool) {
-        if let Some(found) = self.all.iter().position(|d| d.path.join(folder).is_dir()) {
-            return (found, true);
-        }
+    /// The directory a partition lies in.
+    pub fn find(&self, folder: &str) -> Option<usize> {
+        self.all.iter().position(|d| d.path.join(folder).is_dir())
+    }
+
+    /// A directory that does not serve, if there is one.
+    pub fn first_failed(&self) -> Option<usize> {
+        self.all.iter().position(|d| d.failure().is_some())
+    }
+
+    /// The directory a new partition is to be made in: where the metadata says, else the one with the fewest
+    /// partitions, as in Kafka.
+    pub fn place(&self, partition: &PartitionImage) -> usize {
         let assigned = partition.directories.first();
         let serves = |index: &usize| self.all[*index].failure().is_none();
         let assigned = assigned.and_then(|id| self.all.iter().position(|d| d.id == *id));
@@ -169,7 +186,7 @@ impl Directories {
         };
         let place = assigned.unwrap_or_else(emptiest);
         self.one_more(place);
-        (place, false)
+        place
     }
 
     /// Counts a partition that is made in a directory.

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Notify;
+
 use crate::base::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 use crate::broker::messages::Checkpoint;
 use crate::broker::offload::{Directory, Points};
@@ -43,67 +45,100 @@ pub struct Found {
 }
 
 /// Looks through the directories: partitions, checkpoints, leftovers of deleted topics, which go.
-pub fn scan(dirs: &DataDirs) -> io::Result<Found> {
+///
+/// `is_known`: the node has metadata, so that it knows what it misses. Then one directory that cannot be
+/// read goes offline, while there is another; a new node is refused.
+pub fn scan(dirs: &DataDirs, is_known: bool) -> io::Result<Found> {
     let mut directories = Vec::new();
     let mut partitions = Vec::new();
+    let changed = Arc::new(Notify::new());
     for (directory, dir) in dirs.data().iter().enumerate() {
-        let mut here = 0;
-        let mut expected = HashSet::new();
-        for entry in fs::read_dir(&dir.path).map_err(|e| named(&dir.path, e))? {
-            let entry = entry.map_err(|e| named(&dir.path, e))?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            if !entry.file_type()?.is_dir() {
-                continue;
+        let (mut here, mut expected) = (Vec::new(), HashSet::new());
+        let mut failure = dir.offline.clone();
+        if failure.is_none()
+            && let Err(error) = scan_one(directory, &dir.path, &mut here, &mut expected)
+        {
+            if !is_known || dirs.data().len() == 1 {
+                return Err(error);
             }
-            match names::parse_folder(&name) {
-                Folder::Partition { topic, partition } => {
-                    here += 1;
-                    partitions.push(FoundPartition {
-                        directory,
-                        topic_id: topic_id(&entry.path())?,
-                        folder: name,
-                        topic,
-                        partition,
-                    });
-                }
-                // What another broker deleted is not ours to remove.
-                Folder::Deleted if !names::is_ours(&name) => {}
-                Folder::Deleted => {
-                    if let Err(error) = fs::remove_dir_all(entry.path()) {
-                        tracing::warn!("{} cannot be removed: {error}", entry.path().display());
-                    }
-                }
-                // A move that was under way begins anew.
-                Folder::LeftAlone => {
-                    if let Some(folder) = names::future_of(&name) {
-                        expected.insert(folder.to_owned());
-                        if let Err(error) = fs::remove_dir_all(entry.path()) {
-                            tracing::warn!("{} cannot be removed: {error}", entry.path().display());
-                        }
-                    }
-                }
-                Folder::Other => {}
-            }
+            tracing::error!(
+                "the partitions of a data directory are offline until a restart: {error}"
+            );
+            here.clear();
+            failure = Some(error.to_string());
         }
         directories.push(Directory {
             path: dir.path.clone(),
             id: crate::metadata::DirectoryId(dir.directory_id.0),
             clean: dir.clean_stop.is_some(),
-            points: points(&dir.path),
-            partitions: here.into(),
+            points: match failure {
+                None => points(&dir.path),
+                Some(_) => HashMap::new(),
+            },
+            partitions: here.len().into(),
             expected,
             low: false.into(),
-            failed: OnceLock::new(),
+            failed: failure.map_or_else(OnceLock::new, OnceLock::from),
+            changed: changed.clone(),
             allocation: Arc::new(AllocationBudget::new(ALLOCATED_AHEAD_BYTES)),
         });
+        partitions.extend(here);
+    }
+    if directories.iter().all(|dir| dir.failure().is_some()) {
+        return Err(io::Error::other("none of log.dirs can be read"));
     }
     settle_moves(&directories, &mut partitions)?;
     Ok(Found {
         directories,
         partitions,
     })
+}
+
+/// Looks through one directory; what is to be moved here comes out in `expected`.
+fn scan_one(
+    directory: usize,
+    dir: &Path,
+    partitions: &mut Vec<FoundPartition>,
+    expected: &mut HashSet<String>,
+) -> io::Result<()> {
+    for entry in fs::read_dir(dir).map_err(|e| named(dir, e))? {
+        let entry = entry.map_err(|e| named(dir, e))?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        if !entry.file_type().map_err(|e| named(dir, e))?.is_dir() {
+            continue;
+        }
+        match names::parse_folder(&name) {
+            Folder::Partition { topic, partition } => {
+                partitions.push(FoundPartition {
+                    directory,
+                    topic_id: topic_id(&entry.path())?,
+                    folder: name,
+                    topic,
+                    partition,
+                });
+            }
+            // What another broker deleted is not ours to remove.
+            Folder::Deleted if !names::is_ours(&name) => {}
+            Folder::Deleted => {
+                if let Err(error) = fs::remove_dir_all(entry.path()) {
+                    tracing::warn!("{} cannot be removed: {error}", entry.path().display());
+                }
+            }
+            // A move that was under way begins anew.
+            Folder::LeftAlone => {
+                if let Some(folder) = names::future_of(&name) {
+                    expected.insert(folder.to_owned());
+                    if let Err(error) = fs::remove_dir_all(entry.path()) {
+                        tracing::warn!("{} cannot be removed: {error}", entry.path().display());
+                    }
+                }
+            }
+            Folder::Other => {}
+        }
+    }
+    Ok(())
 }
 
 /// Of two folders of one partition, keeps that which was moved here and is whole; the other is what the move had not

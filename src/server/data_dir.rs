@@ -149,11 +149,24 @@ struct CleanMark {
     broker_epoch: Option<i64>,
 }
 
+/// An entry of `log.dirs` that cannot be used; the others are.
+#[derive(Clone, Debug)]
+pub struct OfflineDir {
+    /// Its place in `log.dirs`.
+    pub place: usize,
+    /// As the setting names it.
+    pub path: PathBuf,
+    pub why: String,
+}
+
 /// Every directory of the node, locked and identified; nothing in them is open yet.
 #[derive(Debug)]
 pub struct LockedDirs {
-    /// Those of `log.dirs` in their order, then `metadata.log.dir` if it is not among them.
+    /// Those of `log.dirs` that can be used, in their order, then `metadata.log.dir` if it is not among
+    /// them.
     dirs: Vec<(LockedDir, DirectoryId)>,
+    /// The others of `log.dirs`, in their order.
+    offline: Vec<OfflineDir>,
     /// How many of `dirs` hold logs.
     log_dirs: usize,
     /// The place in `dirs` of the one that holds the metadata.
@@ -164,12 +177,15 @@ impl LockedDirs {
     /// `dirs` begins with the `log_dirs` directories that hold logs.
     pub(super) fn new(
         dirs: Vec<(LockedDir, DirectoryId)>,
+        offline: Vec<OfflineDir>,
         log_dirs: usize,
         metadata: usize,
     ) -> Self {
         assert!(log_dirs > 0 && log_dirs <= dirs.len() && metadata < dirs.len());
+        assert!(offline.is_sorted_by_key(|dir| dir.place));
         Self {
             dirs,
+            offline,
             log_dirs,
             metadata,
         }
@@ -179,7 +195,7 @@ impl LockedDirs {
         self.dirs.iter().map(|(dir, _)| dir.path())
     }
 
-    /// The ids of the directories that hold logs, in the order of `log.dirs`.
+    /// The ids of the directories that hold logs and can be used, in the order of `log.dirs`.
     pub fn directory_ids(&self) -> Vec<DirectoryId> {
         self.dirs[..self.log_dirs]
             .iter()
@@ -216,7 +232,17 @@ impl LockedDirs {
                 path: dir.path.clone(),
                 directory_id: *directory_id,
                 clean_stop,
+                offline: None,
             });
+        }
+        for OfflineDir { place, path, why } in &self.offline {
+            let dir = DataDir {
+                path: path.clone(),
+                directory_id: DirectoryId::LOST,
+                clean_stop: None,
+                offline: Some(why.clone()),
+            };
+            data.insert((*place).min(data.len()), dir);
         }
         Ok(DataDirs {
             metadata_file: self.metadata_file(),
@@ -226,14 +252,17 @@ impl LockedDirs {
     }
 }
 
-/// A directory that holds logs, ready to be loaded.
+/// A directory that holds logs, ready to be loaded; or one that cannot be.
 #[derive(Clone, Debug)]
 pub struct DataDir {
-    /// Absolute, without symbolic links.
+    /// Absolute, without symbolic links, unless it is offline.
     pub path: PathBuf,
+    /// [`DirectoryId::LOST`] if it is offline.
     pub directory_id: DirectoryId,
     /// `None`: the last stop was not clean, so its logs are to be recovered.
     pub clean_stop: Option<CleanStop>,
+    /// Why nothing in it can be read or written.
+    pub offline: Option<String>,
 }
 
 /// The directories that hold logs. Keeps the locks: drop it last.
@@ -349,7 +378,7 @@ mod tests {
 
     fn locked(path: &Path) -> LockedDirs {
         let dir = LockedDir::open(path).unwrap();
-        LockedDirs::new(vec![(dir, DirectoryId(1000))], 1, 0)
+        LockedDirs::new(vec![(dir, DirectoryId(1000))], Vec::new(), 1, 0)
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub const DEFAULT_NODE_ID: BrokerId = BrokerId(1);
 pub struct DirectoryId(pub u128);
 
 impl DirectoryId {
+    /// Of a directory that cannot be asked for its id; Kafka's reserved id for one that is gone.
+    pub const LOST: DirectoryId = DirectoryId(2);
+
     /// As on the wire, most significant byte first.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()

@@ -225,12 +225,13 @@ async fn node(
         directories: dirs
             .data()
             .iter()
+            .filter(|dir| dir.offline.is_none())
             .map(|dir| DirectoryId(dir.directory_id.0))
             .collect(),
         cluster_defaults,
     };
     let unreadable = |e| NodeError::Failed(format!("data directory: {e}"));
-    let found = data::scan(&dirs).map_err(unreadable)?;
+    let found = data::scan(&dirs, !is_new).map_err(unreadable)?;
     if is_new {
         // Of a start that got no further than to make its own metadata.
         if kafka.is_none() {
@@ -344,6 +345,13 @@ async fn node(
     tokio::pin!(running);
     let why = tokio::select! {
         why = stop => why,
+        () = all_lost(&directories) => {
+            // At once, as Kafka does: nothing that is to be closed in order is left.
+            return Err(NodeError::Failed(format!(
+                "all data directories have failed: {}; repair one of them, and start again",
+                failures(&directories)
+            )));
+        }
         result = &mut running => {
             return Err(NodeError::Failed(match result {
                 Ok(Ok(_)) => "the shards ended".to_owned(),
@@ -382,6 +390,24 @@ async fn node(
     let _ = tokio::time::timeout(Duration::from_secs(5), running).await;
     tracing::info!(clean, "stopped");
     Ok(())
+}
+
+/// Waits until no directory is left that serves.
+async fn all_lost(directories: &[Directory]) {
+    let Some(any) = directories.first() else {
+        return std::future::pending().await;
+    };
+    while directories.iter().any(|dir| dir.failure().is_none()) {
+        any.changed.notified().await;
+    }
+}
+
+fn failures(directories: &[Directory]) -> String {
+    let failures = directories.iter().filter_map(|dir| {
+        let why = dir.failure()?;
+        Some(format!("{}: {why}", dir.path.display()))
+    });
+    failures.collect::<Vec<_>>().join("; ")
 }
 
 /// The settings of the node with those that were made at run time, where `cluster_defaults` are not yet.

@@ -16,9 +16,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::cores::{self, CorePlan};
-use super::data_dir::{LockedDir, LockedDirs};
+use super::data_dir::{LockedDir, LockedDirs, METADATA_FILE_NAME, OfflineDir};
 use super::memory::{self, MemoryLimits, MemoryPlan};
-use super::meta_properties::{self, Identity};
+use super::meta_properties::{self, Identity, MetaProperties};
 use super::probes;
 use crate::base::settings::{NodeSettings, SettingError};
 use crate::base::{BrokerId, ClusterId, cpu_list};
@@ -134,6 +134,26 @@ impl StartError {
             what,
             error,
             remedy,
+        }
+    }
+
+    /// Whether it is about one data directory alone, which the others can do without: neither an
+    /// identity that contradicts, nor a process that runs, nor a disk that is merely full.
+    fn is_of_one_directory(&self) -> bool {
+        match self {
+            StartError::Directory { .. } | StartError::MetaProperties { .. } => true,
+            StartError::Settings(_)
+            | StartError::Setting { .. }
+            | StartError::Probe { .. }
+            | StartError::DiskFull { .. }
+            | StartError::Locked { .. }
+            | StartError::OtherNode { .. }
+            | StartError::Disagree { .. }
+            | StartError::CopiedDirectory { .. }
+            | StartError::SameDirectory { .. }
+            | StartError::TakeOver { .. }
+            | StartError::Bind { .. }
+            | StartError::Other(_) => false,
         }
     }
 
@@ -266,39 +286,63 @@ fn open_dirs(
     node_id: Option<BrokerId>,
     cluster_id: Option<&str>,
 ) -> Result<OpenedDirs, StartError> {
-    let mut locked: Vec<LockedDir> = Vec::with_capacity(log_dirs.len() + 1);
-    for path in log_dirs {
+    let mut locked: Vec<(LockedDir, Option<MetaProperties>)> =
+        Vec::with_capacity(log_dirs.len() + 1);
+    let mut failed: Vec<(usize, StartError)> = Vec::new();
+    for (place, path) in log_dirs.iter().enumerate() {
         // Asked before locking, or the message would be that we are in our own way.
         if let Ok(resolved) = path.canonicalize()
-            && let Some(same) = locked.iter().find(|dir| dir.path() == resolved)
+            && let Some((same, _)) = locked.iter().find(|(dir, _)| dir.path() == resolved)
         {
             return Err(StartError::SameDirectory {
                 first: same.path().into(),
                 second: path.clone(),
             });
         }
-        locked.push(LockedDir::open(path)?);
+        match open_dir(path) {
+            Ok(opened) => locked.push(opened),
+            Err(error) if error.is_of_one_directory() => failed.push((place, error)),
+            Err(error) => return Err(error),
+        }
     }
+    let log_dirs_open = locked.len();
     let resolved = metadata_log_dir.canonicalize().ok();
     let metadata = match locked
         .iter()
-        .position(|dir| Some(dir.path()) == resolved.as_deref())
+        .position(|(dir, _)| Some(dir.path()) == resolved.as_deref())
     {
         Some(place) => place,
         None => {
-            locked.push(LockedDir::open(metadata_log_dir)?);
+            // If it is one of those that failed, it fails again.
+            locked.push(open_dir(metadata_log_dir)?);
             locked.len() - 1
         }
     };
-    for dir in &locked {
+    // Only a node that has been here before knows what it misses; a new one is not set up by halves.
+    let is_known = locked[metadata].0.path().join(METADATA_FILE_NAME).exists();
+    let offline = match failed {
+        failed if failed.is_empty() => Vec::new(),
+        failed if is_known && log_dirs_open > 0 => failed
+            .into_iter()
+            .map(|(place, error)| set_aside(&log_dirs[place], place, &error))
+            .collect(),
+        failed => {
+            let first = failed.into_iter().next().map(|(_, error)| error);
+            return Err(first.unwrap_or_else(|| StartError::Other("no data directory".into())));
+        }
+    };
+    for (dir, _) in &locked {
         for warning in dir.file_system().warnings() {
             tracing::warn!("data directory {}: {warning}", dir.path().display());
         }
     }
-    let found = locked
-        .iter()
-        .map(|dir| Ok((dir.path().to_path_buf(), dir.read_meta_properties()?)))
-        .collect::<Result<Vec<_>, StartError>>()?;
+    let (locked, found): (Vec<LockedDir>, Vec<_>) = locked
+        .into_iter()
+        .map(|(dir, meta)| {
+            let path = dir.path().to_path_buf();
+            (dir, (path, meta))
+        })
+        .unzip();
     let agreed = meta_properties::agree(&found, node_id, cluster_id, &mut || {
         uuid::Uuid::new_v4().as_u128()
     })?;
@@ -316,8 +360,25 @@ fn open_dirs(
     Ok(OpenedDirs {
         node_id: agreed.node_id,
         cluster_id: agreed.cluster_id,
-        dirs: LockedDirs::new(dirs, log_dirs.len(), metadata),
+        dirs: LockedDirs::new(dirs, offline, log_dirs_open, metadata),
     })
+}
+
+fn open_dir(path: &Path) -> Result<(LockedDir, Option<MetaProperties>), StartError> {
+    let dir = LockedDir::open(path)?;
+    let meta = dir.read_meta_properties()?;
+    Ok((dir, meta))
+}
+
+/// Says that the node starts without a directory.
+fn set_aside(path: &Path, place: usize, error: &StartError) -> OfflineDir {
+    let why = error.line();
+    tracing::error!("the partitions of a data directory are offline until a restart: {why}");
+    OfflineDir {
+        place,
+        path: path.into(),
+        why,
+    }
 }
 
 /// The one line on standard output, when clients may come.

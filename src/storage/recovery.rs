@@ -154,7 +154,7 @@ impl<D: Disk> Log<D> {
                 log_start_offset: start_offset.0,
                 log_end_offset: start_offset.0,
                 recovery_point: start_offset.0,
-                cleaned_to: None,
+                cleaned_to: options.cleaned_to.map(|offset| offset.0),
                 producers: ProducerState::new(options.producer_expiration_ms, start_offset),
                 producer_expiration_ms: options.producer_expiration_ms,
                 epochs: EpochCache::new(),
