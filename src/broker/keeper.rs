@@ -13,6 +13,8 @@ use crate::runtime::executor::yield_now;
 
 /// How often the keeper looks what is due.
 const TICK: Duration = Duration::from_millis(250);
+/// How often it looks for logs that hold files and need none.
+const FILES_LOOK: Duration = Duration::from_secs(5);
 
 impl Shard {
     pub(crate) async fn keep_loop(self: Rc<Self>) {
@@ -20,6 +22,7 @@ impl Shard {
         let first = Duration::from_millis(settings.log_initial_task_delay_ms);
         let mut retention = Instant::now() + first;
         let mut expiry = Instant::now() + first;
+        let mut files = Instant::now() + FILES_LOOK;
         let mut judged = vec![0; self.directories.all().len()];
         self.measure_room().await;
         while !self.is_stopping() {
@@ -30,6 +33,10 @@ impl Shard {
             self.sample();
             self.measure_room().await;
             self.judge_directories(&mut judged).await;
+            if now >= files {
+                files = now + FILES_LOOK;
+                self.close_idle_files().await;
+            }
             if now >= retention {
                 retention = now + Duration::from_millis(settings.log_retention_check_interval_ms);
                 self.retain().await;

@@ -18,6 +18,7 @@ pub mod loggers;
 pub mod messages;
 mod moves;
 pub mod offload;
+pub mod open_files;
 pub mod partition;
 pub mod purgatory;
 pub mod reply;

@@ -29,6 +29,7 @@ use crate::broker::messages::{
 };
 use crate::broker::moves::Move;
 use crate::broker::offload::Directories;
+use crate::broker::open_files::OpenFiles;
 use crate::broker::partition::{Moved, Partition};
 use crate::broker::purgatory::{Expired, FetchOp, ProduceOp, Purgatory};
 use crate::broker::reply::{self, Pending, ReplyTo};
@@ -77,6 +78,7 @@ pub struct Shard {
     pub purgatory: Purgatory,
     pub coordinators: Coordinators,
     pub(crate) directories: Directories,
+    pub(crate) open_files: OpenFiles,
     pub(crate) room: Room,
     image: RefCell<Arc<Image>>,
     settings: RefCell<Arc<NodeSettings>>,
@@ -132,6 +134,7 @@ impl Shard {
             all_counters,
             purgatory: Purgatory::default(),
             coordinators: Coordinators::default(),
+            open_files: OpenFiles::default(),
             room: Room::new(directories.all().len()),
             directories,
             image: RefCell::new(image),
@@ -622,8 +625,10 @@ impl Shard {
     }
 
     async fn write(self: &Rc<Self>, partition: &Rc<Partition>) {
+        let opening = self.room_for_files(partition).await;
         partition.dirty.set(false);
         let moved = partition.write(wall_clock()).await;
+        drop(opening);
         if moved.failed {
             self.counters().log_append_failures.inc();
         }
@@ -637,8 +642,11 @@ impl Shard {
         }
         self.settle(moved);
         if partition.wants_prepare.take() {
-            let partition = partition.clone();
-            spawn("log preparation", async move { partition.prepare().await });
+            let (shard, partition) = (self.clone(), partition.clone());
+            spawn("log preparation", async move {
+                let _opening = shard.room_for_files(&partition).await;
+                partition.prepare().await;
+            });
         }
     }
 
@@ -698,6 +706,15 @@ impl Shard {
                 self.settle(moved);
             }
         }
+    }
+
+    /// Flushes a log that nobody waits for.
+    pub(crate) async fn flush_and_settle(self: &Rc<Self>, partition: &Partition) {
+        let moved = match partition.flush().await {
+            Ok(moved) => moved,
+            Err(error) => self.flush_failed(partition, &error),
+        };
+        self.settle(moved);
     }
 
     fn flush_failed(&self, partition: &Partition, error: &LogError) -> Moved {

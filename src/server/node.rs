@@ -35,6 +35,7 @@ use crate::broker::control::{ControlHost, controller_settings};
 use crate::broker::loggers::Loggers;
 use crate::broker::messages::{Checkpoint, Holdings, Reply, Request};
 use crate::broker::offload::Directory;
+use crate::broker::open_files::share_of;
 use crate::controller::BrokerStart;
 use crate::controller::quorum::{ControllerService, Quorum};
 use crate::metadata::{DirectoryId, Endpoint as Advertised, Image};
@@ -178,6 +179,7 @@ async fn node(
         cluster_id,
         cores,
         memory,
+        open_files,
         ..
     } = prepared;
     let before = takeover::Before::of(&dirs);
@@ -286,6 +288,7 @@ async fn node(
             directories: directories.clone(),
             image: service.image(),
             settings: effective.clone(),
+            files_max: share_of(open_files, shards),
             memory,
             listeners: names.clone(),
             accept: accept.take().unwrap_or_default(),

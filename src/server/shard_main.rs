@@ -34,6 +34,8 @@ pub struct ShardSeed {
     pub directories: Arc<Vec<Directory>>,
     pub image: Arc<Image>,
     pub settings: Arc<NodeSettings>,
+    /// Descriptors that the shard's logs may hold.
+    pub files_max: usize,
     pub memory: MemoryPlan,
     /// Names of the listeners, by their index.
     pub listeners: Vec<Arc<str>>,
@@ -59,6 +61,7 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
         seed.image,
         seed.settings.clone(),
     );
+    shard.limit_open_files(seed.files_max);
     let summary = shard.open_partitions().await;
     shard.start();
 

@@ -207,6 +207,21 @@ impl<F: LogFile> State<F> {
             .filter(|segment| segment.base_offset == base_offset)
     }
 
+    /// Whether entries of the active segment's indexes may be due with what is staged, and their files are
+    /// closed.
+    fn opens_indexes(&self) -> bool {
+        let active = self.active();
+        let (offset, time) = (&active.offset_index, &active.time_index);
+        let gathered = offset.tail.len().max(time.tail.len()) + self.staged.len();
+        gathered >= TAIL_ENTRIES && (offset.file.is_none() || time.file.is_none())
+    }
+
+    /// Segments that begin with what is staged.
+    pub(super) fn staged_rolls(&self) -> usize {
+        let staged = self.staged.iter();
+        staged.filter(|batch| batch.roll.is_some()).count()
+    }
+
     /// Whether a write of `bytes` would meet the zeros that are being written.
     fn must_wait_for_fill(&self, bytes: u64) -> bool {
         self.filling_from
@@ -518,7 +533,7 @@ impl<D: Disk> Log<D> {
         loop {
             match self.next_step()? {
                 WriteStep::Done => break,
-                WriteStep::Open => self.open_active().await?,
+                WriteStep::Open => self.open_log().await?,
                 WriteStep::Filling => drop(self.fill_gate.enter().await),
                 WriteStep::Roll(plan) => {
                     self.roll(*plan, now).await?;
@@ -583,6 +598,7 @@ impl<D: Disk> Log<D> {
         let state = self.state.borrow();
         self.gate.is_held()
             || state.active().file.is_none()
+            || state.opens_indexes()
             || state.must_wait_for_fill(state.staged.iter().map(|b| b.bytes.len() as u64).sum())
             || state
                 .staged
@@ -746,29 +762,43 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    /// Opens the active segment's `.log`, if it is closed. Its indexes are opened when entries are due.
+    async fn open_log(&self) -> Result<(), LogError> {
+        self.open_of_active(&[FileKind::Log]).await
+    }
+
     /// Opens the files of the active segment, as far as they are closed.
     pub(super) async fn open_active(&self) -> Result<(), LogError> {
-        let base_offset = {
-            let state = self.state.borrow();
-            let active = state.active();
-            if active.file.is_some() && active.offset_index.file.is_some() {
-                return Ok(());
-            }
-            active.base_offset
-        };
-        let mut files = Vec::with_capacity(3);
-        for kind in [FileKind::Log, FileKind::Index, FileKind::TimeIndex] {
+        self.open_of_active(&[FileKind::Log, FileKind::Index, FileKind::TimeIndex])
+            .await
+    }
+
+    async fn open_of_active(&self, kinds: &[FileKind]) -> Result<(), LogError> {
+        for &kind in kinds {
+            let base_offset = {
+                let state = self.state.borrow();
+                let active = state.active();
+                let is_open = match kind {
+                    FileKind::Index => active.offset_index.file.is_some(),
+                    FileKind::TimeIndex => active.time_index.file.is_some(),
+                    _ => active.file.is_some(),
+                };
+                if is_open {
+                    continue;
+                }
+                active.base_offset
+            };
             let path = self.path(base_offset, kind);
-            match self.disk.open(&path, OpenMode::Create).await {
-                Ok(file) => files.push(file),
-                Err(error) => return Err(self.fail(Operation::Open, &path, error)),
+            let opened = self.disk.open(&path, OpenMode::Create).await;
+            let file = opened.map_err(|error| self.fail(Operation::Open, &path, error))?;
+            let mut state = self.state.borrow_mut();
+            let active = state.active_mut();
+            match kind {
+                FileKind::Index => active.offset_index.file = Some(file),
+                FileKind::TimeIndex => active.time_index.file = Some(file),
+                _ => active.file = Some(file),
             }
         }
-        let mut state = self.state.borrow_mut();
-        let active = state.active_mut();
-        active.time_index.file = files.pop();
-        active.offset_index.file = files.pop();
-        active.file = files.pop();
         Ok(())
     }
 

@@ -105,8 +105,8 @@ impl<D: Disk> Log<D> {
             ],
         };
         segment.file = Some(log);
-        segment.offset_index.file = Some(index);
-        segment.time_index.file = Some(time_index);
+        // Opened again once there are entries to write: most logs hold one descriptor.
+        drop((index, time_index));
         let mut state = self.state.borrow_mut();
         state.next_done();
         if let Some(reservation) = reservation {

@@ -106,6 +106,8 @@ struct Shared {
     calls: Cell<u64>,
     writes: Cell<u64>,
     syncs: Cell<u64>,
+    opens: Cell<u64>,
+    read_bytes: Cell<u64>,
     fault: Cell<Option<(Call, u64, Fault)>>,
     off: Cell<bool>,
     syncs_held: Cell<bool>,
@@ -222,6 +224,16 @@ impl MemoryDisk {
             Call::Write => self.shared.writes.get(),
             Call::Sync => self.shared.syncs.get(),
         }
+    }
+
+    /// Files opened so far.
+    pub fn opens(&self) -> u64 {
+        self.shared.opens.get()
+    }
+
+    /// Bytes read so far from files that were opened.
+    pub fn read_bytes(&self) -> u64 {
+        self.shared.read_bytes.get()
     }
 
     /// The modification time of what is written from now on.
@@ -449,6 +461,8 @@ impl LogFile for MemoryFile {
             .min(content.bytes.len());
         let len = buffer.len().min(content.bytes.len() - start);
         buffer[..len].copy_from_slice(&content.bytes[start..start + len]);
+        let read = self.shared.read_bytes.get() + len as u64;
+        self.shared.read_bytes.set(read);
         Ok(len)
     }
 
@@ -528,6 +542,7 @@ impl Disk for MemoryDisk {
             }
             None => return Err(not_found(path)),
         };
+        self.shared.opens.set(self.shared.opens.get() + 1);
         let file = MemoryFile {
             shared: self.shared.clone(),
             inode,

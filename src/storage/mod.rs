@@ -22,7 +22,7 @@
 //! log.delete_records(..)  log.delete_old_segments(now, high_watermark).await
 //! log.cleanable(last_stable, now).await  log.clean(..).await -> Pass        the last record of each key stays
 //! log.truncate_to(offset, now).await  log.truncate_fully_and_start_at(offset, now).await
-//! log.close(now).await  log.rename_deleted(path).await
+//! log.open_files()  log.close_files().await  log.close(now).await  log.rename_deleted(path).await
 //! log_dir::{take_clean_shutdown_mark, scan, write_offsets, write_clean_shutdown_mark, ..}  a data directory
 //! ```
 
@@ -41,6 +41,7 @@ mod maintenance;
 pub mod memory;
 pub mod names;
 mod next_segment;
+mod open_files;
 pub mod page_cache;
 pub mod producer_snapshot;
 pub mod producer_state;
