@@ -4,7 +4,7 @@
 //! order of the metadata log. Work that a partition's disk refuses takes that partition offline, never
 //! the shard.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use glommio::timer::Timer;
 
 use crate::base::settings::{LogSettings, NodeSettings};
-use crate::base::{Offset, PartitionIndex, TopicPartition};
+use crate::base::{Offset, PartitionIndex, TopicId, TopicPartition};
 use crate::broker::messages::Checkpoint;
 use crate::broker::offload::{Points, ShardLog};
 use crate::broker::partition::Partition;
@@ -76,9 +76,11 @@ impl Shard {
         let mut summary = OpenSummary::default();
         let mut said = Instant::now();
         let (mut done, total) = (0, keys.len());
+        let mut resolved = Resolved::default();
         let jobs = keys.into_iter().map(|(topic, key)| {
-            let (shard, image) = (self.clone(), image.clone());
-            async move { shard.open(&image, &topic, key, are_new).await }
+            let shard = self.clone();
+            let settings = resolved.of(&self.settings(), image, key, &topic.name);
+            async move { shard.open(&topic, key, settings, are_new).await }
         });
         at_once(AT_ONCE, jobs, |opened| {
             done += 1;
@@ -101,16 +103,15 @@ impl Shard {
 
     async fn open(
         self: &Rc<Self>,
-        image: &Image,
         topic: &TopicImage,
         key: TopicPartition,
+        settings: Arc<LogSettings>,
         is_new: bool,
     ) -> Opened {
         let partition = topic.partition(key.partition);
         let Some(partition) = partition.filter(|p| p.leader == Some(self.broker_id)) else {
             return Opened::NotOurs;
         };
-        let settings = topic_settings(&self.settings(), image, &topic.name);
         let name = names::folder_name(&topic.name, key.partition);
         let found = self.directories.find(&name);
         // One that is nowhere may lie in a directory that cannot be read: made anew, it would be empty.
@@ -256,9 +257,10 @@ impl Shard {
         self.set_image(image.clone());
         self.coordinators.image_changed(self, delta);
         if !delta.configs_changed.is_empty() {
+            let mut resolved = Resolved::default();
             for partition in self.all_partitions() {
                 if changed(&partition.topic) {
-                    self.resolve_settings(&image, &partition);
+                    self.resolve_settings(&image, &partition, &mut resolved);
                 }
             }
         }
@@ -268,13 +270,19 @@ impl Shard {
     pub(crate) fn change_settings(self: &Rc<Self>, settings: Arc<NodeSettings>) {
         self.set_settings(settings);
         let image = self.image();
+        let mut resolved = Resolved::default();
         for partition in self.all_partitions() {
-            self.resolve_settings(&image, &partition);
+            self.resolve_settings(&image, &partition, &mut resolved);
         }
     }
 
-    fn resolve_settings(self: &Rc<Self>, image: &Image, partition: &Rc<Partition>) {
-        let settings = topic_settings(&self.settings(), image, &partition.topic);
+    fn resolve_settings(
+        self: &Rc<Self>,
+        image: &Image,
+        partition: &Rc<Partition>,
+        resolved: &mut Resolved,
+    ) {
+        let settings = resolved.of(&self.settings(), image, partition.key, &partition.topic);
         partition.log.set_settings(settings.clone());
         partition.set_settings(settings);
         // Appends that nobody flushed may be due by the new settings.
@@ -433,6 +441,25 @@ async fn at_once<F: Future + 'static>(
 
 pub(crate) fn deleted_name(topic: &str, key: TopicPartition) -> String {
     names::deleted_folder_name(topic, key.partition, uuid::Uuid::new_v4().as_u128())
+}
+
+/// Settings of topics, so that the partitions of one share them.
+#[derive(Default)]
+struct Resolved(HashMap<TopicId, Arc<LogSettings>>);
+
+impl Resolved {
+    fn of(
+        &mut self,
+        node: &NodeSettings,
+        image: &Image,
+        key: TopicPartition,
+        topic: &str,
+    ) -> Arc<LogSettings> {
+        let settings = self.0.entry(key.topic_id);
+        settings
+            .or_insert_with(|| topic_settings(node, image, topic))
+            .clone()
+    }
 }
 
 /// The settings of a topic: its own, else the node's. What is stored was checked when it was set; if a

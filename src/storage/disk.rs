@@ -147,6 +147,24 @@ pub trait Disk: Clone + 'static {
         path: &Path,
         limit_bytes: usize,
     ) -> impl Future<Output = io::Result<Vec<u8>>>;
+    /// Bytes of many files, each by its path, position and length, in one call to the disk; fewer where a
+    /// file ends before.
+    fn read_pieces(
+        &self,
+        pieces: Vec<(PathBuf, u64, usize)>,
+    ) -> impl Future<Output = io::Result<Vec<Vec<u8>>>> {
+        async move {
+            let mut read = Vec::with_capacity(pieces.len());
+            for (path, position, len) in pieces {
+                let mut bytes = vec![0; len];
+                let file = self.open(&path, OpenMode::Read).await?;
+                let count = file.read_at(position, &mut bytes).await?;
+                bytes.truncate(count);
+                read.push(bytes);
+            }
+            Ok(read)
+        }
+    }
     /// Writes a small file so that after a crash at any moment either the old or the new content is
     /// there: a temporary file beside it, synced, renamed, the directory synced.
     fn replace_file(&self, path: &Path, content: &[u8]) -> impl Future<Output = io::Result<()>>;

@@ -286,9 +286,11 @@ impl<D: Disk> Log<D> {
         disk: D,
         dir: Arc<Path>,
         settings: Arc<LogSettings>,
-        opened: Opened<D::File>,
+        mut opened: Opened<D::File>,
     ) -> Self {
         assert!(!opened.segments.is_empty());
+        // Most of a node's logs have one segment, and room for four is most of what such a log takes.
+        opened.segments.shrink_to_fit();
         assert!(opened.log_start_offset <= opened.log_end_offset);
         let state = State {
             segments: opened.segments,

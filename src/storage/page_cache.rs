@@ -298,6 +298,11 @@ impl<O: Offload + std::fmt::Debug> Disk for PageCache<O> {
             .await
     }
 
+    async fn read_pieces(&self, pieces: Vec<(PathBuf, u64, usize)>) -> io::Result<Vec<Vec<u8>>> {
+        let job = move || pieces.into_iter().map(read_piece).collect();
+        self.offload.run(job).await
+    }
+
     async fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let (path, content) = (path.to_path_buf(), content.to_vec());
         self.offload.run(move || replace_now(&path, &content)).await
@@ -314,6 +319,22 @@ impl<O: Offload + std::fmt::Debug> Disk for PageCache<O> {
             })
             .await;
     }
+}
+
+fn read_piece((path, position, len): (PathBuf, u64, usize)) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let mut bytes = vec![0; len];
+    let mut read = 0;
+    while read < len {
+        match rustix::io::pread(&file, &mut bytes[read..], position + read as u64) {
+            Ok(0) => break,
+            Ok(n) => read += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(read);
+    Ok(bytes)
 }
 
 fn list_now(dir: &Path) -> io::Result<Vec<DirEntry>> {

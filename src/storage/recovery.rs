@@ -367,6 +367,14 @@ impl<D: Disk> Loader<'_, D> {
         let mut heads: Vec<(Head, i64)> = Vec::new();
         let mut next_offset = 0;
         let bases: Vec<i64> = names.logs.keys().copied().collect();
+        let trusted = |next: Option<i64>| {
+            options.is_clean || next.is_some_and(|next| next <= options.recovery_point.0)
+        };
+        let nexts = bases.iter().skip(1).copied().map(Some).chain([None]);
+        let trusted = bases.iter().zip(nexts).filter(|(_, next)| trusted(*next));
+        let ends = self
+            .index_ends(trusted.map(|(base, _)| *base), &names)
+            .await?;
         for (i, &base_offset) in bases.iter().enumerate() {
             let (len, modified) = names.logs[&base_offset];
             let next_base = bases.get(i + 1).copied();
@@ -375,11 +383,11 @@ impl<D: Disk> Loader<'_, D> {
                 !options.is_clean && next_base.is_none_or(|next| next > recovery_point);
             if !options.is_clean && next_base == Some(recovery_point) {
                 // It was active when its end was flushed, and was closed since: it may not be cut yet.
-                is_suspect = !self.ends_with_a_batch(base_offset, len, &names).await?;
+                is_suspect = !self.ends_with_a_batch(base_offset, len, &ends).await?;
             }
             if !is_suspect
                 && let Some((segment, its_head, its_end)) = self
-                    .load_clean(base_offset, len, modified, next_base, &names)
+                    .load_clean(base_offset, len, modified, next_base, &names, &ends)
                     .await?
             {
                 segments.push_back(segment);

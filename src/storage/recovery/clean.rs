@@ -1,15 +1,66 @@
 //! A segment that was left in order: its indexes say what there is to know, and of the active one the headers
 //! behind their last entries.
 
+use std::collections::BTreeMap;
+
 use super::{Loader, Names};
-use crate::storage::disk::{Disk, OpenMode};
+use crate::storage::disk::Disk;
 use crate::storage::error::{Failure, LogError, Operation};
 use crate::storage::head::Head;
-use crate::storage::index::{OffsetEntry, SparseIndex, TimeEntry, read_entry};
+use crate::storage::index::{OffsetEntry, SparseIndex, TimeEntry};
 use crate::storage::names::FileKind;
 use crate::storage::segment::{HeaderWalk, Segment, Step};
 
+/// The last entries of the indexes of segments, by base offset.
+#[derive(Default)]
+pub(super) struct IndexEnds {
+    offsets: BTreeMap<i64, [u8; 8]>,
+    times: BTreeMap<i64, [u8; 12]>,
+}
+
 impl<D: Disk> Loader<'_, D> {
+    /// Reads the last entries of the indexes of these segments, all in one call to the disk: a log may have
+    /// hundreds of segments, and a node thousands of logs.
+    pub(super) async fn index_ends(
+        &self,
+        bases: impl Iterator<Item = i64>,
+        names: &Names,
+    ) -> Result<IndexEnds, LogError> {
+        let (mut places, mut pieces) = (Vec::new(), Vec::new());
+        for base in bases {
+            for (kind, sizes, size) in [
+                (FileKind::Index, &names.indexes, 8),
+                (FileKind::TimeIndex, &names.time_indexes, 12),
+            ] {
+                let entries = sizes.get(&base).map_or(0, |bytes| bytes / size);
+                if let Some(last) = entries.checked_sub(1) {
+                    places.push((base, kind));
+                    pieces.push((self.path(base, kind), last * size, size as usize));
+                }
+            }
+        }
+        let mut ends = IndexEnds::default();
+        if pieces.is_empty() {
+            return Ok(ends);
+        }
+        let read = self.disk.read_pieces(pieces).await;
+        let failed = |error| LogError::Io(Failure::new(Operation::Read, self.dir, error));
+        for ((base, kind), bytes) in places.into_iter().zip(read.map_err(failed)?) {
+            // One that has become shorter since does not fit its segment, and is made anew.
+            match kind {
+                FileKind::Index => {
+                    let entry = bytes.first_chunk();
+                    ends.offsets.extend(entry.map(|entry| (base, *entry)));
+                }
+                _ => {
+                    let entry = bytes.first_chunk();
+                    ends.times.extend(entry.map(|entry| (base, *entry)));
+                }
+            }
+        }
+        Ok(ends)
+    }
+
     /// A segment by its indexes; `None` if they do not fit its `.log`.
     pub(super) async fn load_clean(
         &self,
@@ -18,6 +69,7 @@ impl<D: Disk> Loader<'_, D> {
         modified: i64,
         next_base: Option<i64>,
         names: &Names,
+        ends: &IndexEnds,
     ) -> Result<Option<(Segment<D::File>, Head, i64)>, LogError> {
         let (Some(&index_len), Some(&time_len)) = (
             names.indexes.get(&base_offset),
@@ -49,20 +101,20 @@ impl<D: Disk> Loader<'_, D> {
         segment.time_index = SparseIndex::closed(time_entries);
         let mut last_position = 0;
         if index_entries > 0 {
-            let entry = self
-                .last_entry::<8>(base_offset, FileKind::Index, index_entries)
-                .await?;
-            let entry = OffsetEntry::decode(entry);
+            let Some(entry) = ends.offsets.get(&base_offset) else {
+                return Ok(None);
+            };
+            let entry = OffsetEntry::decode(*entry);
             if entry.position >= size || entry.relative_offset > i32::MAX as u32 {
                 return Ok(None);
             }
             last_position = entry.position;
         }
         if time_entries > 0 {
-            let entry = self
-                .last_entry::<12>(base_offset, FileKind::TimeIndex, time_entries)
-                .await?;
-            let entry = TimeEntry::decode(entry);
+            let Some(entry) = ends.times.get(&base_offset) else {
+                return Ok(None);
+            };
+            let entry = TimeEntry::decode(*entry);
             if entry.relative_offset > i32::MAX as u32 || entry.timestamp < 0 {
                 return Ok(None);
             }
@@ -124,16 +176,10 @@ impl<D: Disk> Loader<'_, D> {
         &self,
         base_offset: i64,
         len: u64,
-        names: &Names,
+        ends: &IndexEnds,
     ) -> Result<bool, LogError> {
-        let entries = names.indexes.get(&base_offset).map_or(0, |bytes| bytes / 8);
-        let mut position = 0;
-        if let Ok(entries @ 1..) = u32::try_from(entries) {
-            let entry = self
-                .last_entry::<8>(base_offset, FileKind::Index, entries)
-                .await?;
-            position = u64::from(OffsetEntry::decode(entry).position);
-        }
+        let entry = ends.offsets.get(&base_offset);
+        let position = entry.map_or(0, |entry| OffsetEntry::decode(*entry).position.into());
         if position > len {
             return Ok(false);
         }
@@ -148,17 +194,55 @@ impl<D: Disk> Loader<'_, D> {
             }
         }
     }
+}
 
-    async fn last_entry<const N: usize>(
-        &self,
-        base_offset: i64,
-        kind: FileKind,
-        entries: u32,
-    ) -> Result<[u8; N], LogError> {
-        let path = self.path(base_offset, kind);
-        let file = self.disk.open(&path, OpenMode::Read).await;
-        let file = self.io(Operation::Open, base_offset, kind, file)?;
-        let entry = read_entry(&file, entries - 1).await;
-        self.io(Operation::Read, base_offset, kind, entry)
+#[cfg(test)]
+mod tests {
+    use crate::base::Offset;
+    use crate::storage::tests::{NOW, append, batch, create, memory, open, options, run, settings};
+
+    #[test]
+    fn a_clean_open_reads_the_ends_of_indexes_and_the_last_headers_only() {
+        let (disk, data) = memory();
+        let log = create(&disk, &data, &settings());
+        for tag in 0..2000 {
+            append(&log, batch(tag, 2, NOW.0 + tag as i64));
+            run(log.flush_closed()).unwrap();
+            run(log.prepare()).unwrap();
+        }
+        let (segments, bytes) = (log.segment_count() as u64, log.size_bytes());
+        assert!(segments > 100, "{segments}");
+        run(log.close(NOW)).unwrap();
+        let before = (disk.opens(), disk.read_bytes());
+        let (log, report) = open(&disk, &data, &settings(), options(true));
+        assert_eq!(report, Default::default());
+        let (opens, read) = (disk.opens() - before.0, disk.read_bytes() - before.1);
+        // Two indexes of each, and the active one itself.
+        assert!(opens <= 2 * segments + 2, "{opens} for {segments}");
+        assert!(read <= 20 * segments + 2 * 4096, "{read} of {bytes}");
+        assert_eq!(log.open_files(), 0);
+    }
+
+    #[test]
+    fn a_recovery_reads_the_segments_behind_the_recovery_point_only() {
+        let (disk, data) = memory();
+        let log = create(&disk, &data, &settings());
+        for tag in 0..2000 {
+            append(&log, batch(tag, 2, NOW.0 + tag as i64));
+            run(log.flush_closed()).unwrap();
+            run(log.prepare()).unwrap();
+        }
+        let (segments, bytes) = (log.segment_count() as u64, log.size_bytes());
+        let mut options = options(false);
+        options.recovery_point = log.recovery_point();
+        drop(log);
+        let before = (disk.opens(), disk.read_bytes());
+        let (log, report) = open(&disk, &data, &settings(), options);
+        assert_eq!(report.recovered_segments, 1);
+        let (opens, read) = (disk.opens() - before.0, disk.read_bytes() - before.1);
+        assert!(opens <= 2 * segments + 20, "{opens} for {segments}");
+        assert!(read <= 20 * segments + 8 * 4096, "{read} of {bytes}");
+        assert_eq!(log.log_end_offset(), Offset(4000));
+        assert_eq!(log.open_files(), 0);
     }
 }
