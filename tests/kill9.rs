@@ -577,6 +577,10 @@ fn transact(
                 }
             }
             let mut aborts = random.u8(..4) == 0;
+            if aborts {
+                // An abort drops what is not sent yet, and would leave nothing to be hidden.
+                let _ = producer.flush(Duration::from_secs(10));
+            }
             let last = loop {
                 let result = if aborts {
                     producer.abort_transaction(patience)
