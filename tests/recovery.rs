@@ -448,10 +448,11 @@ fn a_segment_is_rolled_by_time_and_a_log_flushed_by_time() {
     }
     let logs = names(&broker.log_dir().join("rolled-0"), ".log");
     assert_eq!(logs.len(), 3, "{logs:?}");
-    // What is flushed need not be looked at by a recovery.
+    // What is flushed need not be looked at by a recovery. One less, since the segment may come to end there before
+    // its indexes are on the device.
     let checkpoint = broker.log_dir().join("recovery-point-offset-checkpoint");
     eventually("the recovery point follows the flush", || {
-        fs::read_to_string(&checkpoint).is_ok_and(|text| text.contains("flushed 0 5"))
+        fs::read_to_string(&checkpoint).is_ok_and(|text| text.contains("flushed 0 4"))
     });
 }
 

@@ -363,7 +363,7 @@ impl Shard {
                 directory: partition.directory,
                 topic: partition.topic.clone(),
                 partition: partition.key.partition,
-                recovery_point: partition.log.recovery_point(),
+                recovery_point: partition.log.recovery_checkpoint(),
                 log_start_offset: partition.log.log_start_offset(),
                 high_watermark: partition.high_watermark(),
                 cleaned_to: partition.log.cleaned_to(),

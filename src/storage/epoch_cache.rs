@@ -231,6 +231,24 @@ impl EpochCache {
         changed
     }
 
+    /// Takes over what was found of the batches between two offsets; what is known of others stays.
+    pub fn replace_range(&mut self, from: Offset, to: Offset, found: &EpochCache) {
+        let behind = self.entries.partition_point(|e| e.start_offset < to);
+        let behind = self.entries.split_off(behind);
+        self.entries.retain(|e| e.start_offset < from);
+        for entry in &found.entries {
+            self.assign(entry.epoch, entry.start_offset);
+        }
+        for entry in behind {
+            if self
+                .latest_epoch()
+                .is_none_or(|latest| latest < entry.epoch)
+            {
+                self.entries.push(entry);
+            }
+        }
+    }
+
     pub fn clear(&mut self) {
         self.entries.clear();
     }
@@ -254,6 +272,27 @@ mod tests {
             .iter()
             .map(|e| (e.epoch.0, e.start_offset.0))
             .collect()
+    }
+
+    #[test]
+    fn what_is_found_in_a_part_of_the_log_says_nothing_about_the_rest() {
+        let known = cache(&[(0, 0), (1, 52), (3, 70), (4, 90)]);
+        let replaced = |from, to, found: &[(i32, i64)]| {
+            let mut known = known.clone();
+            known.replace_range(Offset(from), Offset(to), &cache(found));
+            pairs(&known)
+        };
+        // The epoch before goes on into the part.
+        assert_eq!(replaced(41, 60, &[(0, 41), (1, 52)]), pairs(&known));
+        assert_eq!(
+            replaced(41, 80, &[(0, 41), (1, 52), (3, 70)]),
+            pairs(&known)
+        );
+        // The checkpoint did not know of one, or knew of one that is not there.
+        let found = [(0, 0), (1, 52), (2, 60), (3, 70), (4, 90)];
+        assert_eq!(replaced(55, 70, &[(1, 55), (2, 60)]), found);
+        assert_eq!(replaced(41, 60, &[(0, 41)]), [(0, 0), (3, 70), (4, 90)]);
+        assert_eq!(replaced(60, 95, &[(1, 60)]), [(0, 0), (1, 52)]);
     }
 
     #[test]

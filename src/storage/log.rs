@@ -106,6 +106,8 @@ struct StagedBatch {
     index: Option<OffsetEntry>,
     time: Option<TimeEntry>,
     aborted: Option<AbortedTxn>,
+    /// It ends the transaction that began there.
+    decides_from: Option<i64>,
     /// Before it, a new segment begins.
     roll: Option<Box<RollPlan>>,
 }
@@ -226,6 +228,12 @@ impl<F: LogFile> State<F> {
     fn must_wait_for_fill(&self, bytes: u64) -> bool {
         self.filling_from
             .is_some_and(|from| u64::from(self.active().size) + bytes > from)
+    }
+
+    /// Whether a producer snapshot is to be written: see `Log::write_snapshots`.
+    fn has_due_snapshot(&self) -> bool {
+        let mut snapshots = self.snapshots.iter();
+        snapshots.any(|(offset, _)| offset.0 <= self.recovery_point)
     }
 
     pub(super) fn end_mark(&self) -> Mark {
@@ -372,6 +380,20 @@ impl<D: Disk> Log<D> {
     /// All below is on the device, and is not checked again after a crash.
     pub fn recovery_point(&self) -> Offset {
         Offset(self.state.borrow().recovery_point)
+    }
+
+    /// The recovery point as it is to be kept for the next start: one less where a segment ends, or may come to
+    /// end, whose indexes are not on the device, or not its length. A segment that lies whole below is not looked
+    /// at.
+    pub fn recovery_checkpoint(&self) -> Offset {
+        let state = self.state.borrow();
+        let point = state.recovery_point;
+        let at = state.segment_index(point);
+        let is_settled = match state.segments[at].base_offset < point {
+            true => point < state.log_end_offset,
+            false => at == 0 || state.segments[at - 1].is_settled(),
+        };
+        Offset(if is_settled { point } else { point - 1 })
     }
 
     /// Bytes of all segments.
@@ -585,7 +607,7 @@ impl<D: Disk> Log<D> {
         written.prepare |= state.note_next_wanted(segment_bytes, now)
             || written.batches > 0 && super::maintenance::wants_room(&state, &self.settings())
             || state.epochs_dirty
-            || !state.snapshots.is_empty();
+            || state.has_due_snapshot();
         Ok(written)
     }
 
@@ -665,6 +687,9 @@ impl<D: Disk> Log<D> {
                 segment.time_index.push(entry.encode());
             }
             aborted.extend(batch.aborted);
+            segment.decides_from = segment
+                .decides_from
+                .min(batch.decides_from.unwrap_or(i64::MAX));
             state.log_end_offset = batch.next_offset;
         }
         if state.staged.is_empty() {
@@ -688,8 +713,14 @@ impl<D: Disk> Log<D> {
         let path = self.path(base_offset, FileKind::TxnIndex);
         let content: Vec<u8> = aborted.iter().flat_map(|txn| txn.encode()).collect();
         let len = content.len() as u64;
+        let is_first = !self.state.borrow().active().has_txn_index;
         let append = async {
-            let file = self.disk.open(&path, OpenMode::Create).await?;
+            // One of this name may be left from before a crash.
+            let mode = match is_first {
+                true => OpenMode::Truncate,
+                false => OpenMode::Create,
+            };
+            let file = self.disk.open(&path, mode).await?;
             let end = file.len()?;
             match file.write_at(end, vec![Bytes::from(content)]).await? {
                 n if n == len => Ok(()),
@@ -701,6 +732,7 @@ impl<D: Disk> Log<D> {
         }
         if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
             segment.has_txn_index = true;
+            segment.indexes_synced = false;
         }
         Ok(())
     }
@@ -880,10 +912,7 @@ fn place<F: LogFile>(
     {
         state.epochs_dirty = true;
     }
-    let aborted = state
-        .producers
-        .update(header, marker)
-        .and_then(|completed| completed.aborted());
+    let completed = state.producers.update(header, marker);
     state.staged_end_offset = header.next_offset().0;
     state.staged.push_back(StagedBatch {
         bytes,
@@ -891,7 +920,8 @@ fn place<F: LogFile>(
         max_timestamp,
         index,
         time,
-        aborted,
+        aborted: completed.and_then(|completed| completed.aborted()),
+        decides_from: completed.map(|completed| completed.first_offset.0),
         roll,
     });
 }

@@ -70,6 +70,15 @@ fn wants_allocation<F: LogFile>(state: &State<F>) -> bool {
     active.allocated != u32::MAX && ahead < allocation_step(active.size) / 4
 }
 
+/// A segment that a flush has to put on the device, as it was when the flush began.
+struct Unsynced {
+    base_offset: i64,
+    size: u32,
+    is_active: bool,
+    with_indexes: bool,
+    with_txn_index: bool,
+}
+
 impl<D: Disk> Log<D> {
     /// Begins a segment. The one before keeps what was allocated behind it until [`prepare`](Self::prepare).
     pub(super) async fn roll(&self, plan: RollPlan, now: Timestamp) -> Result<(), LogError> {
@@ -149,13 +158,21 @@ impl<D: Disk> Log<D> {
             state.check()?;
             let last = state.segments.len() - 1;
             let bytes = state.active().size - state.active().synced_size;
-            let segments: Vec<(i64, u32, bool)> = state
+            let segments: Vec<Unsynced> = state
                 .segments
                 .iter()
                 .enumerate()
                 .filter(|(i, _)| with_active || *i != last)
-                .filter(|(i, s)| s.synced_size < s.size || (*i != last && !s.indexes_synced))
-                .map(|(i, s)| (s.base_offset, s.size, i == last))
+                .filter(|(i, s)| {
+                    s.synced_size < s.size || s.is_cut || (*i != last && !s.is_settled())
+                })
+                .map(|(i, s)| Unsynced {
+                    base_offset: s.base_offset,
+                    size: s.size,
+                    is_active: i == last,
+                    with_indexes: i != last || s.is_cut,
+                    with_txn_index: i != last && s.has_txn_index,
+                })
                 .collect();
             let dir_dirty = std::mem::take(&mut state.dir_dirty);
             let created_dirty = std::mem::take(&mut state.created_dirty);
@@ -186,11 +203,12 @@ impl<D: Disk> Log<D> {
             // Cut meanwhile: what was synced says nothing about what came after the cut.
             return Ok(Offset(state.recovery_point));
         }
-        for (base_offset, size, is_active) in segments {
-            if let Some(segment) = state.segment_mut(base_offset) {
+        for synced in segments {
+            if let Some(segment) = state.segment_mut(synced.base_offset) {
                 // The cleaner may have put a smaller one in its place.
-                segment.synced_size = segment.synced_size.max(size).min(segment.size);
-                segment.indexes_synced |= !is_active;
+                segment.synced_size = segment.synced_size.max(synced.size).min(segment.size);
+                segment.indexes_synced |= !synced.is_active;
+                segment.is_cut = false;
             }
         }
         if with_active && bytes > 0 {
@@ -206,27 +224,28 @@ impl<D: Disk> Log<D> {
 
     async fn sync_all(
         &self,
-        segments: &[(i64, u32, bool)],
+        segments: &[Unsynced],
         dir_dirty: bool,
         created_dirty: bool,
     ) -> Result<(), LogError> {
         // The recovery point must not pass an epoch that is not on the disk.
         self.write_epochs().await?;
-        for (base_offset, size, is_active) in segments {
-            let kinds: &[FileKind] = if *is_active {
-                &[FileKind::Log]
-            } else {
-                &[FileKind::Log, FileKind::Index, FileKind::TimeIndex]
+        for segment in segments {
+            let base_offset = segment.base_offset;
+            let kinds: &[FileKind] = match segment.with_indexes {
+                false => &[FileKind::Log],
+                true => &[FileKind::Log, FileKind::Index, FileKind::TimeIndex],
             };
-            for kind in kinds {
-                let Some(file) = self.file_for_sync(*base_offset, *kind).await? else {
+            let txn_index = segment.with_txn_index.then_some(&FileKind::TxnIndex);
+            for kind in kinds.iter().chain(txn_index) {
+                let Some(file) = self.file_for_sync(base_offset, *kind).await? else {
                     continue;
                 };
-                if *kind == FileKind::Log && !is_active {
-                    self.cut_fill(*base_offset, *size, &file).await?;
+                if *kind == FileKind::Log && !segment.is_active {
+                    self.cut_fill(base_offset, segment.size, &file).await?;
                 }
                 if let Err(error) = file.sync_data().await {
-                    return Err(self.fail(Operation::Sync, &self.path(*base_offset, *kind), error));
+                    return Err(self.fail(Operation::Sync, &self.path(base_offset, *kind), error));
                 }
             }
         }
@@ -285,7 +304,9 @@ impl<D: Disk> Log<D> {
             match kind {
                 FileKind::Index => segment.offset_index.file.clone(),
                 FileKind::TimeIndex => segment.time_index.file.clone(),
-                _ => segment.file.clone(),
+                FileKind::Log => segment.file.clone(),
+                // Never kept open.
+                FileKind::TxnIndex | FileKind::Snapshot => None,
             }
         };
         if open.is_some() {
@@ -427,7 +448,7 @@ impl<D: Disk> Log<D> {
             }
             if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
                 segment.allocated = 0;
-                segment.filled = 0;
+                segment.note_cut_to_size();
             }
         }
     }
@@ -461,11 +482,18 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Writes the producer snapshots that rolls have left. They can be rebuilt, so one that cannot be
-    /// written does no harm but to the next recovery.
+    /// Writes the producer snapshots that rolls have left, of what is on the device: one that outlives its batches in
+    /// a power cut would tell of producers that wrote nothing, and of transactions that never ended. They can be
+    /// rebuilt, so one that cannot be written does no harm but to the next recovery.
     pub(super) async fn write_snapshots(&self, sync: bool) -> Result<(), LogError> {
         loop {
-            let Some((offset, content)) = self.state.borrow_mut().snapshots.pop() else {
+            let due = {
+                let state = &mut *self.state.borrow_mut();
+                let point = state.recovery_point;
+                let newest = state.snapshots.iter().rposition(|(at, _)| at.0 <= point);
+                newest.map(|at| state.snapshots.remove(at))
+            };
+            let Some((offset, content)) = due else {
                 return Ok(());
             };
             let path = self.path(offset.0, FileKind::Snapshot);
@@ -526,8 +554,12 @@ impl<D: Disk> Log<D> {
             if let Some(file) = file {
                 let base_offset = self.state.borrow().active().base_offset;
                 self.trim(base_offset, size, &file).await?;
+                self.state.borrow_mut().active_mut().note_cut_to_size();
                 // A directory that was taken over may lack them, and Kafka wants both.
-                for kind in [FileKind::Index, FileKind::TimeIndex] {
+                // The index of transactions is made anew after any other stop.
+                let kinds = [FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex];
+                let has_txn_index = self.state.borrow().active().has_txn_index;
+                for kind in kinds.into_iter().take(2 + usize::from(has_txn_index)) {
                     if let Some(file) = self.file_for_sync(base_offset, kind).await?
                         && let Err(error) = file.sync_data().await
                     {
@@ -539,8 +571,10 @@ impl<D: Disk> Log<D> {
                     }
                 }
             }
-            self.write_snapshots(true).await?;
         }
+        self.flush().await?;
+        self.write_snapshots(true).await?;
+        // Their names.
         self.flush().await?;
         let files = self.mark_closed();
         self.disk.discard(files).await;

@@ -5,7 +5,10 @@
 //! - after a killed process: everything that was written;
 //! - after a power cut: what was synced, plus whatever part of the rest a seed chooses, block by block:
 //!   names in directories that were not synced may be the old or the new ones, unsynced writes may have
-//!   arrived in part and out of order.
+//!   arrived in part and out of order, and a file may have grown without what it grew by.
+
+mod crash;
+mod lie;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,11 +20,11 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
+pub use lie::Lie;
+
 use super::disk::{DirEntry, Disk, LogFile, LogSlice, OpenMode};
 use crate::base::Timestamp;
-
-/// The piece of a write that reaches the device whole or not at all.
-const BLOCK_BYTES: usize = 512;
+use lie::Lies;
 
 /// What a faulty call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub enum Call {
     Any,
     Write,
     Sync,
+    /// Reading bytes of files and names of directories. Not among `Any`.
+    Read,
 }
 
 /// How the machine stopped.
@@ -103,11 +108,15 @@ struct Shared {
     synced_names: RefCell<BTreeMap<PathBuf, Entry>>,
     /// Files that were renamed since their directory was synced, from and to.
     renames: RefCell<Vec<(PathBuf, PathBuf)>>,
+    /// Files that were removed since then, in order.
+    removals: RefCell<Vec<PathBuf>>,
     calls: Cell<u64>,
     writes: Cell<u64>,
     syncs: Cell<u64>,
     opens: Cell<u64>,
     read_bytes: Cell<u64>,
+    reads: Cell<u64>,
+    lies: Lies,
     fault: Cell<Option<(Call, u64, Fault)>>,
     off: Cell<bool>,
     syncs_held: Cell<bool>,
@@ -144,6 +153,7 @@ impl Shared {
             Call::Any => &self.calls,
             Call::Write => &self.writes,
             Call::Sync => &self.syncs,
+            Call::Read => &self.reads,
         };
         if call != Call::Any {
             counter.set(counter.get() + 1);
@@ -164,6 +174,18 @@ impl Shared {
             self.fault.set(None);
         }
         Ok(Some(fault))
+    }
+
+    /// Counts a call that changes nothing. Without power, what was read before can still be read.
+    fn check_read(&self) -> io::Result<()> {
+        self.reads.set(self.reads.get() + 1);
+        match self.fault.get() {
+            Some((Call::Read, at, _)) if self.reads.get() >= at => {
+                self.fault.set(None);
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check(&self, call: Call) -> io::Result<()> {
@@ -187,21 +209,6 @@ fn apply(bytes: &mut Vec<u8>, position: u64, data: &[u8]) {
     bytes[start..end].copy_from_slice(data);
 }
 
-/// Names that hang together by renames, and room for what becomes of them.
-fn related(renames: &[(PathBuf, PathBuf)]) -> Vec<(Vec<PathBuf>, Option<bool>)> {
-    let mut all: Vec<(Vec<PathBuf>, Option<bool>)> = Vec::new();
-    for (from, to) in renames {
-        let (with, without): (Vec<_>, Vec<_>) = all
-            .into_iter()
-            .partition(|(names, _)| names.contains(from) || names.contains(to));
-        let mut names = vec![from.clone(), to.clone()];
-        names.extend(with.into_iter().flat_map(|(names, _)| names));
-        all = without;
-        all.push((names, None));
-    }
-    all
-}
-
 impl MemoryDisk {
     pub fn new() -> Self {
         let disk = Self::default();
@@ -217,12 +224,33 @@ impl MemoryDisk {
         self.shared.fault.set(Some((call, nth, fault)));
     }
 
+    /// No call fails any more; power that is off stays off.
+    pub fn clear_fault(&self) {
+        self.shared.fault.set(None);
+    }
+
+    /// Whether a [`Fault::PowerOff`] has come.
+    pub fn is_off(&self) -> bool {
+        self.shared.off.get()
+    }
+
+    /// Answers these syncs from now on without doing them.
+    pub fn lie(&self, lie: Option<Lie>) {
+        self.shared.lies.set(lie);
+    }
+
+    /// Syncs that were answered and not done.
+    pub fn lies_told(&self) -> u64 {
+        self.shared.lies.told()
+    }
+
     /// Calls of this kind so far.
     pub fn calls(&self, call: Call) -> u64 {
         match call {
             Call::Any => self.shared.calls.get(),
             Call::Write => self.shared.writes.get(),
             Call::Sync => self.shared.syncs.get(),
+            Call::Read => self.shared.reads.get(),
         }
     }
 
@@ -281,66 +309,6 @@ impl MemoryDisk {
         }
     }
 
-    /// The disk that a crash at this moment leaves. This one goes on unharmed.
-    pub fn crash(&self, crash: Crash) -> MemoryDisk {
-        let after = MemoryDisk::default();
-        after.shared.now.set(self.shared.now.get());
-        let mut rng = match crash {
-            Crash::Kill => None,
-            Crash::Power { seed } => Some(fastrand::Rng::with_seed(seed)),
-        };
-        let live = self.shared.names.borrow();
-        let synced = self.shared.synced_names.borrow();
-        let mut names: BTreeMap<PathBuf, Entry> = BTreeMap::new();
-        let mut renamed = related(&self.shared.renames.borrow());
-        match &mut rng {
-            None => names = live.clone(),
-            Some(rng) => {
-                let mut paths: Vec<&PathBuf> = live.keys().chain(synced.keys()).collect();
-                paths.sort();
-                paths.dedup();
-                for path in paths {
-                    // A rename has happened for both names or for neither: file systems with a journal
-                    // keep them together.
-                    let coin = rng.bool();
-                    let is_new = match renamed.iter_mut().find(|(of, _)| of.contains(path)) {
-                        Some((_, fate)) => *fate.get_or_insert(coin),
-                        None => coin,
-                    };
-                    let chosen = match (live.get(path), synced.get(path)) {
-                        (Some(Entry::Dir), Some(_)) => Some(Entry::Dir),
-                        (new, old) if is_new => new.or(old.filter(|_| new.is_some())).cloned(),
-                        (_, old) => old.cloned(),
-                    };
-                    // Nothing is in a directory that is not there.
-                    let has_parent = path.parent().is_none_or(|dir| names.contains_key(dir));
-                    if let (Some(entry), true) = (chosen, has_parent) {
-                        names.insert(path.clone(), entry);
-                    }
-                }
-            }
-        }
-        // The same content may have two names (a rename from one directory to another); it stays one file.
-        let mut copies: Vec<(Inode, Inode)> = Vec::new();
-        for entry in names.values_mut() {
-            let Entry::File(inode) = entry else { continue };
-            let known = copies.iter().find(|(old, _)| Rc::ptr_eq(old, inode));
-            let copy = match known {
-                Some((_, copy)) => copy.clone(),
-                None => {
-                    let copy = crashed_content(&inode.borrow(), rng.as_mut());
-                    let copy = Rc::new(RefCell::new(copy));
-                    copies.push((inode.clone(), copy.clone()));
-                    copy
-                }
-            };
-            *entry = Entry::File(copy);
-        }
-        *after.shared.synced_names.borrow_mut() = names.clone();
-        *after.shared.names.borrow_mut() = names;
-        after
-    }
-
     /// Every file with its content, in the order of paths.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let names = self.shared.names.borrow();
@@ -361,64 +329,19 @@ impl MemoryDisk {
     }
 }
 
-fn crashed_content(content: &Content, rng: Option<&mut fastrand::Rng>) -> Content {
-    let bytes = match rng {
-        None => content.bytes.clone(),
-        Some(rng) => {
-            let mut bytes = content.synced.clone();
-            // Sometimes all, sometimes a prefix of the changes, sometimes any blocks of them.
-            let style = rng.u8(0..4);
-            let prefix = rng.usize(0..=content.unsynced.len());
-            for (i, change) in content.unsynced.iter().enumerate() {
-                match change {
-                    Change::Truncate(len) => {
-                        if style != 3 || rng.bool() {
-                            bytes.resize(*len as usize, 0);
-                        }
-                    }
-                    Change::Write {
-                        position,
-                        bytes: data,
-                    } => match style {
-                        0 => apply(&mut bytes, *position, data),
-                        1 if i < prefix => apply(&mut bytes, *position, data),
-                        1 if i == prefix => {
-                            let cut = rng.usize(0..=data.len());
-                            apply(&mut bytes, *position, &data[..cut]);
-                        }
-                        1 | 2 => {}
-                        _ => {
-                            let mut at = 0;
-                            while at < data.len() {
-                                let absolute = *position as usize + at;
-                                let end =
-                                    (at + BLOCK_BYTES - absolute % BLOCK_BYTES).min(data.len());
-                                if rng.bool() {
-                                    apply(&mut bytes, absolute as u64, &data[at..end]);
-                                }
-                                at = end;
-                            }
-                        }
-                    },
-                }
-            }
-            bytes
-        }
-    };
-    Content {
-        synced: bytes.clone(),
-        allocated: content.allocated.max(bytes.len() as u64),
-        bytes,
-        unsynced: Vec::new(),
-        synced_changes: 0,
-        modified: content.modified,
-    }
-}
-
 impl MemoryFile {
     /// Bytes of the file as of its last sync.
     pub fn synced_bytes(&self) -> u64 {
         self.inode.borrow().synced.len() as u64
+    }
+
+    fn is_lied_about(&self) -> bool {
+        let lies = &self.shared.lies;
+        lies.are_about_files()
+            && self.shared.names.borrow().iter().any(|(path, entry)| {
+                matches!(entry, Entry::File(inode) if Rc::ptr_eq(inode, &self.inode))
+                    && lies.skip_file(path)
+            })
     }
 }
 
@@ -455,6 +378,7 @@ impl LogFile for MemoryFile {
     }
 
     async fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.shared.check_read()?;
         let content = self.inode.borrow();
         let start = usize::try_from(position)
             .unwrap_or(usize::MAX)
@@ -496,6 +420,9 @@ impl LogFile for MemoryFile {
 
     async fn sync_data(&self) -> io::Result<()> {
         self.shared.check(Call::Sync)?;
+        if self.is_lied_about() {
+            return Ok(());
+        }
         let covered = {
             let content = self.inode.borrow();
             content.synced_changes + content.unsynced.len() as u64
@@ -554,6 +481,7 @@ impl Disk for MemoryDisk {
     }
 
     async fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.shared.check_read()?;
         let names = self.shared.names.borrow();
         if !matches!(names.get(dir), Some(Entry::Dir)) {
             return Err(not_found(dir));
@@ -627,6 +555,7 @@ impl Disk for MemoryDisk {
         match self.inode(path) {
             Some(_) => {
                 self.shared.names.borrow_mut().remove(path);
+                self.shared.removals.borrow_mut().push(path.to_path_buf());
                 Ok(())
             }
             None => Err(not_found(path)),
@@ -645,12 +574,19 @@ impl Disk for MemoryDisk {
 
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.shared.check(Call::Sync)?;
+        if self.shared.lies.skip_dir(dir) {
+            return Ok(());
+        }
         let names = self.shared.names.borrow();
         let mut synced = self.shared.synced_names.borrow_mut();
         synced.retain(|path, _| path.parent() != Some(dir));
         let of_dir = |path: &PathBuf| path.parent() == Some(dir);
         let mut renames = self.shared.renames.borrow_mut();
         renames.retain(|(from, to)| !of_dir(from) && !of_dir(to));
+        self.shared
+            .removals
+            .borrow_mut()
+            .retain(|path| !of_dir(path));
         for (path, entry) in names.iter() {
             // The directory itself and those above it are taken as synced with it.
             if path.parent() == Some(dir) || dir.starts_with(path) {
@@ -662,6 +598,7 @@ impl Disk for MemoryDisk {
 
     async fn read_file(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {
         let inode = self.inode(path).ok_or_else(|| not_found(path))?;
+        self.shared.check_read()?;
         let content = inode.borrow();
         if content.bytes.len() > limit_bytes {
             return Err(io::ErrorKind::InvalidData.into());

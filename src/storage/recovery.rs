@@ -5,7 +5,7 @@
 //! 2. After a clean stop the last index entry of the active segment and the headers behind it give the
 //!    log end offset; nothing else is read. If they do not fit, the stop was not clean.
 //! 3. Otherwise every batch from the segment of the recovery point on is checked, and its indexes are
-//!    made anew; that includes the one that ends at the recovery point, if it does not end with a batch. What
+//!    made anew (its leader epoch, too, may not fall); that includes the one that ends at the recovery point, if it does not end with a batch. What
 //!    is not a batch ends the segment there; zeros to the end of the file are room that was filled ahead,
 //!    and anything else ends the log. If nothing valid follows it is the torn tail of a
 //!    write and is cut. If something does, it is damage: the bytes are kept beside the log
@@ -39,7 +39,7 @@ use super::scan::{CheckedScan, Scanned};
 use super::segment::{HeaderWalk, Segment, Step};
 use super::txn_index::AbortedTxn;
 use crate::base::settings::LogSettings;
-use crate::base::{Offset, Timestamp, TopicId};
+use crate::base::{LeaderEpoch, Offset, Timestamp, TopicId};
 use crate::records::BatchHeader;
 use crate::records::control::EndTxnMarker;
 
@@ -222,14 +222,19 @@ impl<D: Disk> Log<D> {
         let result = async {
             let file = loader.open(base_offset, FileKind::Log).await?;
             let len = loader.io(Operation::Read, base_offset, FileKind::Log, file.len())?;
-            let rebuilt = loader.rebuild(base_offset, file, len, base_offset).await?;
+            let rebuilt = loader
+                .rebuild(base_offset, file, len, base_offset, true)
+                .await?;
             let names = loader.list().await?;
             let mut segments = VecDeque::new();
             {
                 let mut state = self.state.borrow_mut();
+                let mut segment = rebuilt.segment;
+                // Its markers are no more on the device than they were.
+                segment.decides_from = state.active().decides_from;
                 state.segments.pop_back();
                 state.head = rebuilt.head;
-                state.segments.push_back(rebuilt.segment);
+                state.segments.push_back(segment);
                 for segment in &state.segments {
                     segments.push_back((segment.base_offset, segment.size));
                 }
@@ -249,7 +254,10 @@ impl<D: Disk> Log<D> {
                     expiration_ms,
                 )
                 .await?;
+            let names = loader.list().await?;
             let mut state = self.state.borrow_mut();
+            state.active_mut().is_cut = true;
+            state.active_mut().has_txn_index = names.txn_indexes.contains(&base_offset);
             state.log_end_offset = rebuilt.next_offset;
             state.recovery_point = state.recovery_point.min(rebuilt.next_offset);
             state.log_start_offset = state.log_start_offset.min(rebuilt.next_offset);
@@ -397,7 +405,13 @@ impl<D: Disk> Loader<'_, D> {
             }
             let file = self.open(base_offset, FileKind::Log).await?;
             let rebuilt = self
-                .rebuild(base_offset, file.clone(), len, next_offset.max(base_offset))
+                .rebuild(
+                    base_offset,
+                    file.clone(),
+                    len,
+                    next_offset.max(base_offset),
+                    !is_suspect,
+                )
                 .await?;
             rebuilt_bases.insert(base_offset);
             // One that was empty stays so, and a node may have thousands of them.
@@ -470,7 +484,12 @@ impl<D: Disk> Loader<'_, D> {
             && segments.back().is_some_and(|segment| segment.size == 0)
         {
             next_offset = *previous_end;
-            for kind in [FileKind::Log, FileKind::Index, FileKind::TimeIndex] {
+            for kind in [
+                FileKind::Log,
+                FileKind::Index,
+                FileKind::TimeIndex,
+                FileKind::TxnIndex,
+            ] {
                 self.remove(head.base_offset, kind).await?;
             }
             rebuilt_bases.remove(&head.base_offset);
@@ -485,7 +504,8 @@ impl<D: Disk> Loader<'_, D> {
         }
         let first = segments[0].base_offset;
         let mut log_start_offset = wanted_start.max(first);
-        if log_start_offset > next_offset {
+        let begins_anew = log_start_offset > next_offset;
+        if begins_anew {
             // All that is left lies below the log start: records that were deleted, while what came after
             // them did not survive. The log begins anew where readers were told that it starts.
             for segment in segments.drain(..) {
@@ -555,6 +575,7 @@ impl<D: Disk> Loader<'_, D> {
         }
         // The first flush syncs the folder of a log that was empty and is.
         let has_records = segments.len() > 1
+            || begins_anew
             || !to_sync.is_empty()
             || segments.iter().any(|segment| segment.size > 0);
         if (!rebuilt_bases.is_empty() || !options.is_clean) && has_records {
@@ -580,13 +601,15 @@ impl<D: Disk> Loader<'_, D> {
         ))
     }
 
-    /// Checks every batch of a segment and writes its indexes anew.
+    /// Checks every batch of a segment and writes its indexes anew. `is_trusted` says that the next start may not
+    /// look at the segment.
     async fn rebuild(
         &self,
         base_offset: i64,
         file: D::File,
         len: u64,
         next_offset: i64,
+        is_trusted: bool,
     ) -> Result<Rebuilt<D::File>, LogError> {
         let read = |error| {
             LogError::Io(Failure::new(
@@ -600,12 +623,19 @@ impl<D: Disk> Loader<'_, D> {
         let mut index = BytesMut::new();
         let mut time_index = BytesMut::new();
         let mut scan = CheckedScan::new(file, len, next_offset);
+        let mut end = next_offset;
         let mut is_bad = false;
+        let mut epoch = LeaderEpoch::NONE;
         loop {
             match scan.next().await.map_err(read)? {
+                // A batch of an older leader behind one of a newer was cut off once, and came back.
                 Scanned::Batch { header }
-                    if header.last_offset().0 - base_offset <= i64::from(i32::MAX) =>
+                    if header.last_offset().0 - base_offset <= i64::from(i32::MAX)
+                        && (header.partition_leader_epoch >= epoch
+                            || header.partition_leader_epoch == LeaderEpoch::NONE) =>
                 {
+                    epoch = epoch.max(header.partition_leader_epoch);
+                    end = header.next_offset().0;
                     let (offset, time) = head.add(
                         self.settings.index_interval_bytes,
                         header.size_in_bytes() as u64,
@@ -621,6 +651,7 @@ impl<D: Disk> Loader<'_, D> {
                 }
                 Scanned::End => break,
                 Scanned::Bad | Scanned::Batch { .. } => {
+                    (scan.position, scan.next_offset) = (head.size, end);
                     is_bad = true;
                     break;
                 }
@@ -649,16 +680,16 @@ impl<D: Disk> Loader<'_, D> {
             (FileKind::TimeIndex, &time_index),
         ] {
             let path = self.path(base_offset, kind);
-            let written = write_whole(self.disk, &path, content.to_vec(), false).await;
+            let written = match is_trusted {
+                // Or a power cut would leave half of it, which the next start takes for whole.
+                true => self.disk.replace_file(&path, content).await,
+                false => write_whole(self.disk, &path, content.to_vec(), false).await,
+            };
             self.io(Operation::Write, base_offset, kind, written)?;
         }
         segment.offset_index = SparseIndex::closed((index.len() / 8) as u32);
         segment.time_index = SparseIndex::closed((time_index.len() / 12) as u32);
-        let next_offset = if valid == 0 {
-            base_offset
-        } else {
-            scan.next_offset
-        };
+        let next_offset = if valid == 0 { base_offset } else { end };
         Ok(Rebuilt {
             segment,
             head,
@@ -778,12 +809,17 @@ impl<D: Disk> Loader<'_, D> {
                 state = ProducerState::from_snapshot(expiration_ms, entries, offset, self.now);
                 from = base_offset;
             }
+            if size == 0 && is_rebuilt {
+                // What it had may be left.
+                self.write_txn_index(base_offset, names, &[]).await?;
+            }
             if next_base <= from && !is_rebuilt || size == 0 {
                 continue;
             }
             let file = self.open(base_offset, FileKind::Log).await?;
             let mut walk = HeaderWalk::new(file.clone(), 0, u64::from(size));
             let mut aborted: Vec<AbortedTxn> = Vec::new();
+            let mut of_segment = EpochCache::new();
             let read = |error| {
                 LogError::Io(Failure::new(
                     Operation::Read,
@@ -793,7 +829,7 @@ impl<D: Disk> Loader<'_, D> {
             };
             while let Step::Batch { position, header } = walk.next().await.map_err(read)? {
                 if is_rebuilt {
-                    epochs.assign(header.partition_leader_epoch, header.base_offset);
+                    of_segment.assign(header.partition_leader_epoch, header.base_offset);
                 }
                 // The log may start within a batch.
                 if header.last_offset().0 < from || header.base_offset.0 >= end {
@@ -804,6 +840,7 @@ impl<D: Disk> Loader<'_, D> {
                 aborted.extend(completed.and_then(|completed| completed.aborted()));
             }
             if is_rebuilt {
+                epochs.replace_range(Offset(base_offset), Offset(next_base), &of_segment);
                 self.write_txn_index(base_offset, names, &aborted).await?;
             }
         }

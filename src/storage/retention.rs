@@ -66,31 +66,55 @@ impl<D: Disk> Log<D> {
     ) -> Result<Deleted, LogError> {
         self.drop_next_if_idle(now).await;
         let _segments = self.segments_gate.enter().await;
+        let (named, is_dirty) = {
+            let state = self.state.borrow();
+            state.check()?;
+            if self.count_expired(&state, now, high_watermark) == 0 {
+                return Ok(Deleted::default());
+            }
+            (state.segments.len(), state.dir_dirty)
+        };
+        if is_dirty {
+            // A power cut must not take the name of what comes after them together with theirs: the log would
+            // begin anew, at offsets that are taken. Appends go on.
+            let dir = self.dir();
+            self.sync_dir(&dir).await?;
+        }
         let _gate = self.gate.enter().await;
-        let settings = self.settings();
         let (count, all) = {
             let state = self.state.borrow();
             state.check()?;
-            let by_policy = settings.cleanup_policy.delete;
-            let mut count = by_log_start(&state, high_watermark);
-            if by_policy {
-                count = count
-                    .max(by_size(&state, settings.retention_bytes, high_watermark))
-                    .max(by_time(&state, settings.retention_ms, now, high_watermark));
-            }
+            let count = self.count_expired(&state, now, high_watermark);
             (count, count == state.segments.len())
         };
-        if count == 0 {
-            return Ok(Deleted::default());
-        }
         if all {
             if self.staged_end_offset() != self.log_end_offset() {
                 // The next segment begins where the staged batches have not been placed: another time.
-                return self.remove_front(count - 1).await;
+                return self.remove_front(named.min(count) - 1).await;
             }
             self.roll_active(now).await?;
+            let dir = self.dir();
+            self.sync_dir(&dir).await?;
+            return self.remove_front(count).await;
         }
-        self.remove_front(count).await
+        self.remove_front(count.min(named - 1)).await
+    }
+
+    /// How many of the oldest segments are to go.
+    fn count_expired(
+        &self,
+        state: &State<D::File>,
+        now: Timestamp,
+        high_watermark: Offset,
+    ) -> usize {
+        let settings = self.settings();
+        let mut count = by_log_start(state, high_watermark);
+        if settings.cleanup_policy.delete {
+            count = count
+                .max(by_size(state, settings.retention_bytes, high_watermark))
+                .max(by_time(state, settings.retention_ms, now, high_watermark));
+        }
+        count
     }
 
     /// Removes the first `count` segments, of which the active one is none. The gate is held.

@@ -27,6 +27,8 @@ pub(super) struct Segment<F> {
     pub(super) synced_size: u32,
     /// Whether the index files are; asked of closed segments only.
     pub(super) indexes_synced: bool,
+    /// It was cut, which is not on the device yet: neither the `.log` nor its indexes need be what they are there.
+    pub(super) is_cut: bool,
     /// Bytes from the start of the file that are allocated; 0 if unknown or none.
     pub(super) allocated: u32,
     /// Bytes from the start of the file that are filled with zeros as far as nothing is written there; 0 if
@@ -34,6 +36,9 @@ pub(super) struct Segment<F> {
     pub(super) filled: u32,
     /// Whether a `.txnindex` exists.
     pub(super) has_txn_index: bool,
+    /// Where the first of the transactions begins that a marker here has ended since the log was opened; `i64::MAX`
+    /// if there is none.
+    pub(super) decides_from: i64,
     /// Largest timestamp of its first batch, once somebody has looked.
     pub(super) first_timestamp: Option<i64>,
     /// While the files of a segment that was written anew get their names: what its `.txnindex` says. Until
@@ -55,9 +60,11 @@ impl<F: LogFile> Segment<F> {
             last_modified: now,
             synced_size: 0,
             indexes_synced: false,
+            is_cut: false,
             allocated: 0,
             filled: 0,
             has_txn_index: false,
+            decides_from: i64::MAX,
             first_timestamp: None,
             swapped: None,
         }
@@ -79,9 +86,20 @@ impl<F: LogFile> Segment<F> {
         self.time_index.file = None;
     }
 
+    /// Its file was cut to the batches that it has, and that is not on the device yet.
+    pub(super) fn note_cut_to_size(&mut self) {
+        self.is_cut |= self.filled > self.size;
+        self.filled = 0;
+    }
+
+    /// Whether a closed segment is on the device as it is to be found there: its indexes, and where it ends.
+    pub(super) fn is_settled(&self) -> bool {
+        self.indexes_synced && !self.is_cut && self.filled <= self.size
+    }
+
     pub(super) fn is_fully_synced(&self) -> bool {
         self.synced_size == self.size
-            && self.indexes_synced
+            && self.is_settled()
             && self.offset_index.tail.is_empty()
             && self.time_index.tail.is_empty()
     }

@@ -12,7 +12,7 @@ use crate::base::{Offset, Timestamp};
 use crate::records::BatchHeader;
 use crate::storage::disk::{Disk, LogFile, OpenMode};
 use crate::storage::error::{Failure, LogError, Operation};
-use crate::storage::log::Log;
+use crate::storage::log::{Log, State};
 use crate::storage::names::FileKind;
 use crate::storage::segment::{Segment, Step};
 
@@ -63,8 +63,12 @@ impl<D: Disk> Log<D> {
         let bounds = Bounds {
             log_start_offset: state.log_start_offset,
             log_end_offset: state.log_end_offset,
-            // An old value must not go for a new one that a power cut may take.
-            last_stable_offset: last_stable_offset.0.min(state.recovery_point),
+            // An old value must not go for a new one that a power cut may take, nor for one of a transaction whose
+            // marker it may take.
+            last_stable_offset: last_stable_offset
+                .0
+                .min(state.recovery_point)
+                .min(undecided_from(&state)),
             cleaned_to: state.cleaned_to,
         };
         Ok(Cleanable {
@@ -439,6 +443,19 @@ impl<D: Disk> Log<D> {
             position,
         }
     }
+}
+
+/// Where the first transaction begins that is ended by a marker which may not be on the device.
+fn undecided_from<F: LogFile>(state: &State<F>) -> i64 {
+    let flushed = state
+        .segments
+        .partition_point(|segment| segment.base_offset <= state.recovery_point);
+    let from = match state.recovery_point < state.log_end_offset {
+        true => flushed.saturating_sub(1),
+        false => flushed,
+    };
+    let segments = state.segments.iter().skip(from);
+    segments.map(|s| s.decides_from).min().unwrap_or(i64::MAX)
 }
 
 fn piece<F: LogFile>(segment: &Segment<F>) -> Piece {

@@ -42,7 +42,7 @@ impl Pace for Halting {
 
 const RETENTION_MS: u64 = 1000;
 
-fn compacted() -> LogSettings {
+pub(super) fn compacted() -> LogSettings {
     let mut settings = settings();
     settings.cleanup_policy = CleanupPolicy {
         compact: true,
@@ -70,7 +70,7 @@ fn limits(keys: u64) -> Limits {
 }
 
 /// What readers of committed records may see.
-fn stable(log: &Log<MemoryDisk>) -> Offset {
+pub(super) fn stable(log: &Log<MemoryDisk>) -> Offset {
     let end = log.log_end_offset();
     log.on_high_watermark(end);
     let unstable = log.producers().first_unstable_offset();
@@ -109,7 +109,7 @@ fn put(log: &Log<MemoryDisk>, records: &[Record]) -> i64 {
     .0
 }
 
-fn end_txn(log: &Log<MemoryDisk>, producer: i64, outcome: TxnOutcome) {
+pub(super) fn end_txn(log: &Log<MemoryDisk>, producer: i64, outcome: TxnOutcome) {
     let marker = EndTxnMarker {
         outcome,
         coordinator_epoch: 0,
@@ -369,7 +369,7 @@ fn what_is_undecided_is_not_cleaned() {
     let range = run(log.cleanable(stable(&log), NOW)).unwrap();
     assert!(range.first_uncleanable.0 <= 6);
     end_txn(&log, 1, TxnOutcome::Commit);
-    run(log.flush_closed()).unwrap();
+    run(log.flush()).unwrap();
     let range = run(log.cleanable(stable(&log), NOW)).unwrap();
     assert!(range.first_uncleanable.0 > 40);
 }

@@ -6,6 +6,7 @@ mod faults;
 mod fill;
 mod kafka;
 mod model;
+mod power;
 mod suite;
 
 use std::future::Future;

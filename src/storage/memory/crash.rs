@@ -1,0 +1,152 @@
+//! What a crash leaves of a disk.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::{Change, Content, Crash, Entry, Inode, MemoryDisk, apply};
+
+/// The piece of a write that reaches the device whole or not at all.
+const BLOCK_BYTES: usize = 512;
+
+impl MemoryDisk {
+    /// The disk that a crash at this moment leaves. This one goes on unharmed.
+    pub fn crash(&self, crash: Crash) -> MemoryDisk {
+        let after = MemoryDisk::default();
+        after.shared.now.set(self.shared.now.get());
+        let mut rng = match crash {
+            Crash::Kill => None,
+            Crash::Power { seed } => Some(fastrand::Rng::with_seed(seed)),
+        };
+        let live = self.shared.names.borrow();
+        let synced = self.shared.synced_names.borrow();
+        let mut names: BTreeMap<PathBuf, Entry> = BTreeMap::new();
+        let mut renamed = related(&self.shared.renames.borrow());
+        match &mut rng {
+            None => names = live.clone(),
+            Some(rng) => {
+                // So many removals have happened: a journal keeps their order.
+                let removals = self.shared.removals.borrow();
+                let removed = rng.usize(0..=removals.len());
+                let mut paths: Vec<&PathBuf> = live.keys().chain(synced.keys()).collect();
+                paths.sort();
+                paths.dedup();
+                for path in paths {
+                    // A rename has happened for both names or for neither: file systems with a journal
+                    // keep them together.
+                    let coin = rng.bool();
+                    let is_new = match renamed.iter_mut().find(|(of, _)| of.contains(path)) {
+                        Some((_, fate)) => *fate.get_or_insert(coin),
+                        None => match removals.iter().position(|of| of == path) {
+                            Some(at) if !live.contains_key(path) => at < removed,
+                            _ => coin,
+                        },
+                    };
+                    let chosen = match (live.get(path), synced.get(path)) {
+                        (Some(Entry::Dir), Some(_)) => Some(Entry::Dir),
+                        (new, old) if is_new => new.or(old.filter(|_| new.is_some())).cloned(),
+                        (_, old) => old.cloned(),
+                    };
+                    // Nothing is in a directory that is not there.
+                    let has_parent = path.parent().is_none_or(|dir| names.contains_key(dir));
+                    if let (Some(entry), true) = (chosen, has_parent) {
+                        names.insert(path.clone(), entry);
+                    }
+                }
+            }
+        }
+        // The same content may have two names (a rename from one directory to another); it stays one file.
+        let mut copies: Vec<(Inode, Inode)> = Vec::new();
+        for entry in names.values_mut() {
+            let Entry::File(inode) = entry else { continue };
+            let known = copies.iter().find(|(old, _)| Rc::ptr_eq(old, inode));
+            let copy = match known {
+                Some((_, copy)) => copy.clone(),
+                None => {
+                    let copy = crashed_content(&inode.borrow(), rng.as_mut());
+                    let copy = Rc::new(RefCell::new(copy));
+                    copies.push((inode.clone(), copy.clone()));
+                    copy
+                }
+            };
+            *entry = Entry::File(copy);
+        }
+        *after.shared.synced_names.borrow_mut() = names.clone();
+        *after.shared.names.borrow_mut() = names;
+        after
+    }
+}
+
+/// Names that hang together by renames, and room for what becomes of them.
+fn related(renames: &[(PathBuf, PathBuf)]) -> Vec<(Vec<PathBuf>, Option<bool>)> {
+    let mut all: Vec<(Vec<PathBuf>, Option<bool>)> = Vec::new();
+    for (from, to) in renames {
+        let (with, without): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|(names, _)| names.contains(from) || names.contains(to));
+        let mut names = vec![from.clone(), to.clone()];
+        names.extend(with.into_iter().flat_map(|(names, _)| names));
+        all = without;
+        all.push((names, None));
+    }
+    all
+}
+
+fn crashed_content(content: &Content, rng: Option<&mut fastrand::Rng>) -> Content {
+    let bytes = match rng {
+        None => content.bytes.clone(),
+        Some(rng) => {
+            let mut bytes = content.synced.clone();
+            // Sometimes all, sometimes a prefix of the changes, sometimes any blocks of them.
+            let style = rng.u8(0..4);
+            let prefix = rng.usize(0..=content.unsynced.len());
+            for (i, change) in content.unsynced.iter().enumerate() {
+                match change {
+                    Change::Truncate(len) => {
+                        if style != 3 || rng.bool() {
+                            bytes.resize(*len as usize, 0);
+                        }
+                    }
+                    Change::Write {
+                        position,
+                        bytes: data,
+                    } => match style {
+                        0 => apply(&mut bytes, *position, data),
+                        1 if i < prefix => apply(&mut bytes, *position, data),
+                        1 if i == prefix => {
+                            let cut = rng.usize(0..=data.len());
+                            apply(&mut bytes, *position, &data[..cut]);
+                        }
+                        1 | 2 => {}
+                        _ => {
+                            let mut at = 0;
+                            while at < data.len() {
+                                let absolute = *position as usize + at;
+                                let end =
+                                    (at + BLOCK_BYTES - absolute % BLOCK_BYTES).min(data.len());
+                                if rng.bool() {
+                                    apply(&mut bytes, absolute as u64, &data[at..end]);
+                                } else if rng.bool() {
+                                    // The length has arrived.
+                                    let len = bytes.len().max(*position as usize + end);
+                                    bytes.resize(len, 0);
+                                }
+                                at = end;
+                            }
+                        }
+                    },
+                }
+            }
+            bytes
+        }
+    };
+    Content {
+        synced: bytes.clone(),
+        allocated: content.allocated.max(bytes.len() as u64),
+        bytes,
+        unsynced: Vec::new(),
+        synced_changes: 0,
+        modified: content.modified,
+    }
+}

@@ -1,0 +1,376 @@
+//! What power cuts took, or brought back, until a seed of `tools/faults` showed it.
+
+use super::cleaner::{compacted, end_txn, stable};
+use super::memory::Crash;
+use super::*;
+use crate::records::Scratch;
+use crate::records::control::TxnOutcome;
+
+/// The logs that are opened, by `options`, from what power cuts leave of a disk.
+fn after_power_cuts(
+    disk: &MemoryDisk,
+    data: &Path,
+    settings: &LogSettings,
+    options: &OpenOptions,
+    check: impl Fn(&Log<MemoryDisk>, &OpenReport, u64),
+) {
+    for seed in 0..60 {
+        let image = disk.crash(Crash::Power { seed });
+        let (log, report) = open(&image, data, settings, options.clone());
+        check(&log, &report, seed);
+    }
+}
+
+fn from_checkpoint(log: &Log<MemoryDisk>) -> OpenOptions {
+    OpenOptions {
+        recovery_point: log.recovery_checkpoint(),
+        ..options(false)
+    }
+}
+
+/// A batch of the transaction of a producer that has written `sequence` records.
+fn in_txn(log: &Log<MemoryDisk>, producer: i64, sequence: i32) -> Offset {
+    let builder = BatchBuilder::uncompressed().transactional();
+    let builder = builder.producer(ProducerId(producer), ProducerEpoch(0), sequence);
+    append(log, batch_of(builder, 7, 2, NOW.0))
+}
+
+fn append_until_rolled(log: &Log<MemoryDisk>) {
+    let segments = log.segment_count();
+    let mut tag = 0;
+    while log.segment_count() == segments {
+        append(log, batch(tag, 3, NOW.0 + tag as i64 * 10));
+        tag += 1;
+    }
+}
+
+fn aborted(log: &Log<MemoryDisk>) -> usize {
+    run(log.aborted_transactions(Offset(0), log.log_end_offset()))
+        .unwrap()
+        .len()
+}
+
+#[test]
+fn a_truncation_keeps_the_aborted_transactions_before_it() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    in_txn(&log, 1, 0);
+    end_txn(&log, 1, TxnOutcome::Abort);
+    let end = log.log_end_offset();
+    append(&log, batch(0, 3, NOW.0));
+    run(log.truncate_to(end, NOW)).unwrap();
+    assert_eq!(aborted(&log), 1);
+}
+
+#[test]
+fn what_a_truncation_cut_does_not_come_back_after_a_flush() {
+    for kept in [0, 3] {
+        let (disk, data) = memory();
+        let log = create(&disk, &data, &settings());
+        for tag in 0..8 {
+            append(&log, batch(tag, 3, NOW.0));
+        }
+        run(log.flush()).unwrap();
+        run(log.truncate_to(Offset(kept), NOW)).unwrap();
+        assert_eq!(run(log.flush()).unwrap(), Offset(kept));
+        let options = from_checkpoint(&log);
+        after_power_cuts(&disk, &data, &settings(), &options, |log, _, seed| {
+            assert_eq!(log.log_end_offset(), Offset(kept), "{seed}");
+        });
+    }
+}
+
+#[test]
+fn a_clean_stop_after_a_truncation_leaves_indexes_that_fit() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    for tag in 0..12 {
+        append(&log, batch(tag, 3, NOW.0));
+    }
+    run(log.close(NOW)).unwrap();
+    let (log, _) = open(&disk, &data, &settings(), options(true));
+    run(log.truncate_to(Offset(15), NOW)).unwrap();
+    run(log.close(NOW)).unwrap();
+    after_power_cuts(
+        &disk,
+        &data,
+        &settings(),
+        &options(true),
+        |_, report, seed| {
+            assert_eq!(*report, OpenReport::default(), "{seed}");
+        },
+    );
+}
+
+#[test]
+fn indexes_are_made_anew_of_a_segment_that_was_flushed_to_its_end_and_closed_later() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    let mut tags = 0;
+    while log.size_bytes() < 1850 {
+        append(&log, batch(tags, 3, NOW.0 + tags as i64 * 10));
+        tags += 1;
+    }
+    let end = run(log.flush()).unwrap();
+    let options = from_checkpoint(&log);
+    let records = read_all(&log, end, 700);
+    append(&log, batch(tags, 8, NOW.0 + 1000));
+    assert_eq!(log.segment_count(), 2);
+    // Also when the checkpoint is written now.
+    assert_eq!(from_checkpoint(&log).recovery_point, options.recovery_point);
+    after_power_cuts(&disk, &data, &settings(), &options, |log, _, seed| {
+        assert_eq!(read_all(log, end, 150), records, "{seed}");
+        for tag in 0..tags as i64 {
+            let wanted = Timestamp(NOW.0 + tag * 10);
+            let found = run(log.offset_for_timestamp(wanted, &mut Scratch::new())).unwrap();
+            assert_eq!(found.map(|f| f.offset), Some(Offset(tag * 3)), "{seed}");
+        }
+    });
+    run(log.flush_closed()).unwrap();
+    assert_eq!(from_checkpoint(&log).recovery_point, end);
+}
+
+#[test]
+fn aborted_transactions_survive_with_the_segment_that_was_flushed() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    in_txn(&log, 1, 0);
+    end_txn(&log, 1, TxnOutcome::Abort);
+    append_until_rolled(&log);
+    run(log.flush_closed()).unwrap();
+    let options = from_checkpoint(&log);
+    after_power_cuts(&disk, &data, &settings(), &options, |log, _, seed| {
+        assert_eq!(aborted(log), 1, "{seed}");
+    });
+}
+
+#[test]
+fn aborted_transactions_survive_after_a_clean_stop() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    in_txn(&log, 1, 0);
+    end_txn(&log, 1, TxnOutcome::Abort);
+    run(log.close(NOW)).unwrap();
+    after_power_cuts(&disk, &data, &settings(), &options(true), |log, _, seed| {
+        assert_eq!(aborted(log), 1, "{seed}");
+    });
+}
+
+#[test]
+fn a_producer_snapshot_does_not_outlive_the_batches_that_it_is_of() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    in_txn(&log, 1, 0);
+    append_until_rolled(&log);
+    let base = log.state.borrow().active().base_offset;
+    let path = data
+        .join("topic-0")
+        .join(names::file_name(Offset(base), names::FileKind::Snapshot));
+    let is_there = || run(disk.read_file(&path, 1000)).is_ok();
+    run(log.prepare()).unwrap();
+    assert!(!is_there());
+    run(log.flush_closed()).unwrap();
+    run(log.prepare()).unwrap();
+    assert!(is_there());
+}
+
+#[test]
+fn a_transaction_index_that_is_left_from_before_a_crash_is_not_added_to() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    let path = data
+        .join("topic-0")
+        .join(names::file_name(Offset(0), names::FileKind::TxnIndex));
+    let file = run(disk.open(&path, OpenMode::Create)).unwrap();
+    run(file.write_at(0, vec![Bytes::from_static(&[7; 50])])).unwrap();
+    in_txn(&log, 1, 0);
+    end_txn(&log, 1, TxnOutcome::Abort);
+    in_txn(&log, 1, 2);
+    end_txn(&log, 1, TxnOutcome::Abort);
+    assert_eq!(aborted(&log), 2);
+}
+
+#[test]
+fn the_cleaner_does_not_rely_on_a_marker_that_a_power_cut_may_take() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &compacted());
+    append(&log, batch(0, 3, NOW.0));
+    let first = in_txn(&log, 1, 0);
+    append_until_rolled(&log);
+    append_until_rolled(&log);
+    run(log.flush()).unwrap();
+    end_txn(&log, 1, TxnOutcome::Commit);
+    let uncleanable = |log: &Log<MemoryDisk>| {
+        let range = run(log.cleanable(stable(log), NOW)).unwrap();
+        range.first_uncleanable
+    };
+    assert!(uncleanable(&log) <= first);
+    run(log.flush()).unwrap();
+    assert!(uncleanable(&log) > first);
+}
+
+#[test]
+fn retention_takes_nothing_before_the_name_of_what_follows_is_on_the_device() {
+    for by_size in [false, true] {
+        let (disk, data) = memory();
+        let mut settings = settings();
+        let log = create(&disk, &data, &settings);
+        for tag in 0..5 {
+            append(&log, batch(tag, 3, NOW.0));
+        }
+        let end = run(log.flush()).unwrap();
+        if by_size {
+            append_until_rolled(&log);
+            settings.retention_bytes = 0;
+        } else {
+            settings.retention_ms = 0;
+        }
+        log.set_settings(Arc::new(settings.clone()));
+        let high_watermark = log.log_end_offset();
+        let deleted = run(log.delete_old_segments(Timestamp(NOW.0 + 10_000), high_watermark));
+        assert!(deleted.unwrap().segments > 0);
+        after_power_cuts(&disk, &data, &settings, &options(false), |log, _, seed| {
+            assert!(
+                log.log_end_offset() >= end,
+                "{seed}: {}",
+                log.log_end_offset()
+            );
+        });
+    }
+}
+
+#[test]
+fn room_that_was_filled_does_not_come_back_behind_a_closed_segment() {
+    for prepares in [false, true] {
+        let (disk, data) = memory();
+        let settings = durable_settings();
+        let log = create(&disk, &data, &settings);
+        while log.size_bytes() < 1500 {
+            append(&log, batch(0, 3, NOW.0));
+        }
+        run(log.close(NOW)).unwrap();
+        let (log, _) = open(&disk, &data, &settings, options(true));
+        append(&log, batch(1, 1, NOW.0));
+        run(log.flush()).unwrap();
+        run(log.prepare()).unwrap();
+        let records = read_all(&log, log.log_end_offset(), 700);
+        append(&log, batch(2, 20, NOW.0));
+        assert_eq!(log.segment_count(), 2);
+        if prepares {
+            run(log.prepare()).unwrap();
+        }
+        run(log.flush_closed()).unwrap();
+        append(&log, batch(3, 1, NOW.0));
+        run(log.flush()).unwrap();
+        let options = from_checkpoint(&log);
+        after_power_cuts(&disk, &data, &settings, &options, |log, _, seed| {
+            let read = read_all(log, log.log_end_offset(), 5000);
+            assert_eq!(read[..records.len()], records, "{seed}");
+        });
+    }
+}
+
+#[test]
+fn room_that_was_filled_does_not_come_back_after_a_clean_stop() {
+    let (disk, data) = memory();
+    let settings = durable_settings();
+    let log = create(&disk, &data, &settings);
+    append(&log, batch(0, 3, NOW.0));
+    run(log.flush()).unwrap();
+    run(log.prepare()).unwrap();
+    run(log.close(NOW)).unwrap();
+    after_power_cuts(
+        &disk,
+        &data,
+        &settings,
+        &options(true),
+        |_, report, seed| {
+            assert_eq!(*report, OpenReport::default(), "{seed}");
+        },
+    );
+}
+
+#[test]
+fn what_was_cut_off_does_not_come_back_behind_a_batch_of_a_newer_leader() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    for tag in 0..5 {
+        append(&log, batch(tag, 3, NOW.0));
+    }
+    run(log.flush()).unwrap();
+    run(log.truncate_to(Offset(6), NOW)).unwrap();
+    // As long as the one that was there.
+    stage_at(&log, batch(9, 3, NOW.0), LeaderEpoch(1), NOW).unwrap();
+    run(log.write_staged(NOW)).unwrap();
+    after_power_cuts(
+        &disk,
+        &data,
+        &settings(),
+        &options(false),
+        |log, _, seed| {
+            let end = log.log_end_offset();
+            let out = run(log.read(Offset(0), 5000, end, true)).unwrap();
+            let batches = batches_of(&bytes_of(&out.slice.unwrap()));
+            assert_eq!(batches[batches.len() - 1].0.next_offset(), end, "{seed}");
+            let epochs = batches
+                .iter()
+                .map(|(header, _)| header.partition_leader_epoch);
+            assert!(epochs.is_sorted(), "{seed}");
+        },
+    );
+}
+
+#[test]
+fn what_was_removed_when_a_log_began_anew_does_not_come_back() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    append_until_rolled(&log);
+    append(&log, batch(0, 3, NOW.0));
+    run(log.flush()).unwrap();
+    drop(log);
+    let path = data
+        .join("topic-0")
+        .join(names::file_name(Offset(0), names::FileKind::Log));
+    disk.flip(&path, 70);
+    let mut options = options(false);
+    options.log_start_offset = Some(Offset(5));
+    let (log, report) = open(&disk, &data, &settings(), options.clone());
+    assert!(report.damage.is_some());
+    assert_eq!(log.log_end_offset(), Offset(5));
+    after_power_cuts(&disk, &data, &settings(), &options, |log, _, seed| {
+        assert_eq!(log.log_end_offset(), Offset(5), "{seed}");
+    });
+}
+
+#[test]
+fn indexes_of_a_flushed_segment_are_whole_in_the_middle_of_a_truncation() {
+    let calls = |disk: &MemoryDisk| disk.calls(memory::Call::Any);
+    let flushed = || {
+        let (disk, data) = memory();
+        let log = create(&disk, &data, &settings());
+        append_until_rolled(&log);
+        append(&log, batch(0, 3, NOW.0));
+        run(log.flush()).unwrap();
+        (disk, log)
+    };
+    let (disk, log) = flushed();
+    let (to, before) = (Offset(6), calls(&disk));
+    run(log.truncate_to(to, NOW)).unwrap();
+    for at in before + 1..=calls(&disk) {
+        let (disk, log) = flushed();
+        disk.set_fault(memory::Call::Any, at, memory::Fault::PowerOff);
+        assert!(run(log.truncate_to(to, NOW)).is_err());
+        for seed in 0..20 {
+            let image = disk.crash(Crash::Power { seed });
+            let indexes = image.files().into_iter().filter(|(path, _)| {
+                let name = path.to_string_lossy();
+                name.ends_with(".timeindex") && !name.contains("next")
+            });
+            for (path, bytes) in indexes {
+                let entries = bytes.as_chunks::<12>().0.iter();
+                let times = entries.map(|e| i64::from_be_bytes(*e.first_chunk().unwrap()));
+                assert!(times.is_sorted(), "{at} {seed} {}", path.display());
+            }
+        }
+    }
+}
