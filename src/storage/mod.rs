@@ -25,6 +25,21 @@
 //! log.open_files()  log.close_files().await  log.close(now).await  log.rename_deleted(path).await
 //! log_dir::{take_clean_shutdown_mark, scan, write_offsets, write_clean_shutdown_mark, ..}  a data directory
 //! ```
+//!
+//! # What is checked when
+//! A disk may give back other bytes than it was given. As in Apache Kafka, not every read is checked:
+//!
+//! | file | at an open after a clean stop | at any other open | in service |
+//! |---|---|---|---|
+//! | `.log` | lengths, offsets and magics from the last index entry of the active segment on | CRC of all from the recovery point on | fetches: lengths and magics of the headers that are passed (`Corrupt`); the CRC is the client's to check, whom the bytes reach without a copy. The cleaner: CRC and every record |
+//! | `.index`, `.timeindex` | length, and the last entry's plausibility; made anew where that fails | made anew from the recovery point on | each entry that is used is held against the batch that it names; one that lies is not used |
+//! | `.txnindex` | nothing | made anew from the recovery point on | version and order of the entries (`Corrupt`) |
+//! | `.snapshot` | CRC; an older one and the log take its place | the same | |
+//! | `leader-epoch-checkpoint` | its form; empty where that fails | the same, and made anew from the recovery point on | |
+//! | checkpoints of the data directory | their form; empty where that fails, so that all is recovered | the same | |
+//!
+//! Text files have no CRC: another digit in one is taken for what was written. Nor are a batch's base offset and
+//! leader epoch part of what its CRC is of: they must ascend, and that is all.
 
 mod allocation;
 pub mod checkpoint;

@@ -194,8 +194,7 @@ impl<D: Disk> Log<D> {
         let entry = self
             .search_offset_index(base_offset, |entry| entry.relative_offset <= relative)
             .await?;
-        let from = entry.map_or(0, |entry| entry.position);
-        let mut walk = self.walk(base_offset, from, size).await?;
+        let mut walk = self.walk_from(base_offset, entry, 0, size).await?;
         loop {
             match self.step(&mut walk, base_offset).await? {
                 Step::Batch { position, header } if header.last_offset().0 >= offset => {
@@ -258,8 +257,9 @@ impl<D: Disk> Log<D> {
                 u64::from(entry.position) <= target
             })
             .await?;
-        let near = entry.map_or(0, |entry| entry.position).max(from.position);
-        let mut walk = self.walk(from.base_offset, near, limit).await?;
+        let mut walk = self
+            .walk_from(from.base_offset, entry, from.position, limit)
+            .await?;
         let mut end = None;
         let mut next = 0;
         while let Step::Batch { position, header } = self.step(&mut walk, from.base_offset).await? {
@@ -354,6 +354,33 @@ impl<D: Disk> Log<D> {
             }
         }
         Ok(file)
+    }
+
+    /// A walk from the batch that an index entry names, or from `floor`, where a batch begins, if that lies behind.
+    ///
+    /// An index that lies costs time and no records: where something else is than what the entry names, the
+    /// walk begins at `floor`.
+    async fn walk_from(
+        &self,
+        base_offset: i64,
+        entry: Option<OffsetEntry>,
+        floor: u32,
+        end: u32,
+    ) -> Result<HeaderWalk<D::File>, LogError> {
+        if let Some(entry) = entry.filter(|entry| entry.position > floor) {
+            let mut walk = self.walk(base_offset, entry.position, end).await?;
+            match walk.next().await {
+                Ok(Step::Batch { header, .. })
+                    if header.last_offset().0 - base_offset == i64::from(entry.relative_offset) =>
+                {
+                    walk.rewind(entry.position.into());
+                    return Ok(walk);
+                }
+                Ok(_) => {}
+                Err(error) => return Err(self.read_failed(base_offset, error)),
+            }
+        }
+        self.walk(base_offset, floor, end).await
     }
 
     pub(super) async fn walk(

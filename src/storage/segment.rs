@@ -141,6 +141,11 @@ impl<F: LogFile> HeaderWalk<F> {
         }
     }
 
+    /// Goes on with the batch at `position`.
+    pub(super) fn rewind(&mut self, position: u64) {
+        self.position = position;
+    }
+
     pub(super) async fn next(&mut self) -> io::Result<Step> {
         let position = self.position;
         if position >= self.end {

@@ -75,8 +75,13 @@ impl<D: Disk> Log<D> {
             let entry = self
                 .search_time_index(base_offset, |entry| entry.timestamp < timestamp)
                 .await?;
-            let floor = entry.map_or(0, |entry| entry.relative_offset);
-            let floor = (base_offset + i64::from(floor)).max(start);
+            let mut floor = entry.map_or(0, |entry| entry.relative_offset).into();
+            if let Some(entry) = entry
+                && !self.names_a_batch(base_offset, size, entry).await?
+            {
+                floor = 0;
+            }
+            let floor = (base_offset + floor).max(start);
             let place = self.batch_place(floor).await?;
             if place.base_offset != base_offset {
                 continue;
@@ -97,6 +102,27 @@ impl<D: Disk> Log<D> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the entry of a time index says what the log says: one that lies is not used.
+    async fn names_a_batch(
+        &self,
+        base_offset: i64,
+        size: u32,
+        entry: TimeEntry,
+    ) -> Result<bool, LogError> {
+        let offset = base_offset + i64::from(entry.relative_offset);
+        let place = self.batch_place(offset).await?;
+        if place.base_offset != base_offset {
+            return Ok(false);
+        }
+        let mut walk = self.walk(base_offset, place.position, size).await?;
+        Ok(match self.step(&mut walk, base_offset).await? {
+            Step::Batch { header, .. } => {
+                header.last_offset().0 == offset && header.max_timestamp.0 == entry.timestamp
+            }
+            _ => false,
+        })
     }
 
     /// The record with the largest timestamp, the first of them; `None` in a log without timestamps

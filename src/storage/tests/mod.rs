@@ -7,6 +7,7 @@ mod fill;
 mod kafka;
 mod model;
 mod power;
+mod rot;
 mod suite;
 
 use std::future::Future;
