@@ -1,0 +1,97 @@
+//! Builds that are broken on purpose: each leaves out one kind of sync, as if the line that asks for it were
+//! missing. The simulation has to find out.
+
+use ringspun::storage::memory::Lie;
+
+/// What the process is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Start,
+    Open,
+    Flush,
+    Clean,
+    Checkpoint,
+    Stop,
+    Other,
+}
+
+/// A sync that is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Of the segments, before the recovery point moves.
+    Data,
+    /// Of the indexes of closed segments.
+    Indexes,
+    /// Of the transaction indexes of closed segments.
+    TxnIndexes,
+    /// Of the folder, after a roll.
+    FolderAfterRoll,
+    /// Of `leader-epoch-checkpoint`.
+    Epochs,
+    /// Of `partition.metadata`.
+    Metadata,
+    /// Of what recovery has cut or left.
+    RecoveredTail,
+    /// Of the segment that the cleaner wrote.
+    CleanedSegment,
+    /// Of the folder, when the cleaned segment has its first name.
+    SwapDecided,
+    /// Of a checkpoint of the data directory.
+    Checkpoint,
+    /// Of the data directory, when the clean-shutdown mark was taken.
+    CleanMark,
+}
+
+impl Switch {
+    pub const ALL: [Self; 11] = [
+        Self::Data,
+        Self::Indexes,
+        Self::TxnIndexes,
+        Self::FolderAfterRoll,
+        Self::Epochs,
+        Self::Metadata,
+        Self::RecoveredTail,
+        Self::CleanedSegment,
+        Self::SwapDecided,
+        Self::Checkpoint,
+        Self::CleanMark,
+    ];
+
+    pub(crate) fn phase(self) -> Phase {
+        match self {
+            Self::Data
+            | Self::Indexes
+            | Self::TxnIndexes
+            | Self::FolderAfterRoll
+            | Self::Epochs
+            | Self::Metadata => Phase::Flush,
+            Self::RecoveredTail => Phase::Open,
+            Self::CleanedSegment | Self::SwapDecided => Phase::Clean,
+            Self::Checkpoint => Phase::Checkpoint,
+            Self::CleanMark => Phase::Start,
+        }
+    }
+
+    pub(crate) fn lie(self) -> Lie {
+        let folder = |nth| Lie::Dirs {
+            ends_with: "-0",
+            nth,
+        };
+        let data_dir = Lie::Dirs {
+            ends_with: "data",
+            nth: 0,
+        };
+        match self {
+            Self::Data | Self::RecoveredTail => Lie::Files(".log"),
+            Self::Indexes => Lie::Files(".index"),
+            Self::TxnIndexes => Lie::Files(".txnindex"),
+            Self::FolderAfterRoll => folder(0),
+            Self::CleanMark => data_dir,
+            Self::Epochs => Lie::Files("leader-epoch-checkpoint.tmp"),
+            Self::Metadata => Lie::Files("partition.metadata"),
+            Self::CleanedSegment => Lie::Files(".cleaned"),
+            Self::SwapDecided => folder(1),
+            Self::Checkpoint => Lie::Files(".tmp"),
+        }
+    }
+}
