@@ -107,10 +107,10 @@ table!(
     Gauged {
         Turn = "turn", "how long a task kept the core before it gave it back";
         RunQueue = "run_queue", "from the wake of a task of the shard to its run";
-        WriteTime = "write", "one pwritev into the page cache";
+        WriteTime = "write", "one pwritev into the page cache, or one write past it";
         Fsync = "fsync", "one fdatasync";
-        DiskRead = "disk_read", "bringing in a piece that was not in the page cache";
-        WriteBytes = "write_bytes", "bytes of one pwritev";
+        DiskRead = "disk_read", "bringing in a piece that was not in memory";
+        WriteBytes = "write_bytes", "bytes of one such write";
         SendfileBytes = "sendfile_bytes", "bytes of one sendfile of what was in the page cache";
         SpliceBytes = "splice_bytes", "bytes of one splice of what was not in the page cache";
     }

@@ -3,8 +3,8 @@
 //!
 //! The ring's completions are announced through an eventfd, and a task of the shard reads it through
 //! glommio; it is a blocking one, read as if it were a file. What an operation uses (the file, the
-//! path, the pipe) belongs to the operation until the kernel is done with it, so a dropped future
-//! frees nothing too early. Operations that may wait for the disk run on the kernel's own worker
+//! path, the pipe, the buffer) belongs to the operation until the kernel is done with it, so a dropped
+//! future frees nothing too early. Operations that may wait for the disk run on the kernel's own worker
 //! threads, never on the shard.
 
 use std::any::Any;
@@ -14,6 +14,7 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -27,6 +28,7 @@ use io_uring::{IoUring, Probe, opcode, types};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, getrlimit};
 
+use super::aligned::{AlignedBuffer, BLOCK_BYTES};
 use super::pipes::{Pipe, Pipes};
 
 /// Entries of the ring: operations that are submitted at once, not those under way.
@@ -106,7 +108,7 @@ struct Operation {
     /// Nobody waits any more.
     abandoned: bool,
     /// What the kernel uses.
-    _held: Box<dyn Any>,
+    held: Box<dyn Any>,
 }
 
 impl AuxRing {
@@ -132,7 +134,8 @@ impl AuxRing {
     /// Wakes whoever waits for operations that are complete, without waiting for a turn of glommio.
     pub(super) fn look(&self) {
         let mut wake = Vec::new();
-        self.inner.state.borrow_mut().collect(&mut wake);
+        let abandoned = self.inner.state.borrow_mut().collect(&mut wake);
+        drop(abandoned);
         wake.into_iter().for_each(Waker::wake);
     }
 
@@ -167,6 +170,53 @@ impl AuxRing {
             .mode(mode)
             .build();
         self.run(entry, Box::new(file)).await.map(drop)
+    }
+
+    /// Writes `range` of `buffer`, which begins and ends on a block, at `position` of a file that was opened
+    /// with O_DIRECT; `durable` makes it as good as synced when it returns (RWF_DSYNC). Returns the bytes
+    /// written.
+    ///
+    /// Nobody can change the buffer meanwhile: the operation has it, too.
+    pub async fn write_direct(
+        &self,
+        file: Arc<File>,
+        position: u64,
+        buffer: Rc<AlignedBuffer>,
+        range: Range<usize>,
+        durable: bool,
+    ) -> io::Result<usize> {
+        let bytes = &AlignedBuffer::as_ref(&buffer)[range];
+        assert!(bytes.len().is_multiple_of(BLOCK_BYTES));
+        let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), bytes.as_ptr(), len)
+            .offset(position)
+            .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
+            .build();
+        let [(done, _)] = self.run_all([(entry, Box::new((file, buffer)))]).await?;
+        result(done).map(|written| written as usize)
+    }
+
+    /// Fills `buffer` from `position` of a file that was opened with O_DIRECT. Returns it with the bytes read:
+    /// fewer at the end of the file only.
+    pub async fn read_direct(
+        &self,
+        file: Arc<File>,
+        position: u64,
+        mut buffer: AlignedBuffer,
+        len: usize,
+    ) -> io::Result<(usize, AlignedBuffer)> {
+        let into = &mut AlignedBuffer::as_mut(&mut buffer)[..len];
+        let len = u32::try_from(into.len()).map_err(io::Error::other)?;
+        let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), into.as_mut_ptr(), len)
+            .offset(position)
+            .build();
+        let held: Box<dyn Any> = Box::new((file, buffer));
+        let [(done, held)] = self.run_all([(entry, held)]).await?;
+        let read = result(done)? as usize;
+        match held.downcast::<(Arc<File>, AlignedBuffer)>() {
+            Ok(held) => Ok((read, held.1)),
+            Err(_) => Err(io::Error::other("the buffer of another operation")),
+        }
     }
 
     /// unlink(2): removes a file, without the shard waiting for its blocks to be freed.
@@ -235,7 +285,7 @@ impl AuxRing {
         .flags(libc::SPLICE_F_NONBLOCK)
         .build()
         .flags(Flags::ASYNC);
-        let [piped, sent] = self
+        let [(piped, _), (sent, _)] = self
             .run_all([
                 (read, Box::new((file, pipe.clone()))),
                 (send, Box::new((pipe, socket))),
@@ -255,15 +305,15 @@ impl AuxRing {
     async fn run(&self, entry: Entry, held: Box<dyn Any>) -> io::Result<u32> {
         // On a worker thread at once, rather than after a try on this core.
         let entry = entry.flags(Flags::ASYNC);
-        let [done] = self.run_all([(entry, held)]).await?;
+        let [(done, _)] = self.run_all([(entry, held)]).await?;
         result(done)
     }
 
-    /// Submits entries together and waits until all are done.
+    /// Submits entries together and waits until all are done. Returns their results, and what each held.
     async fn run_all<const N: usize>(
         &self,
         entries: [(Entry, Box<dyn Any>); N],
-    ) -> io::Result<[i32; N]> {
+    ) -> io::Result<[(i32, Box<dyn Any>); N]> {
         let operations = self.inner.state.borrow_mut().submit(entries)?;
         // All of them from here on: a dropped future abandons every one.
         let mut waiting = operations.map(|operation| Waiting {
@@ -271,7 +321,7 @@ impl AuxRing {
             operation,
             done: false,
         });
-        let mut results = [0; N];
+        let mut results = std::array::from_fn(|_| (0, Box::new(()) as Box<dyn Any>));
         for (result, waiting) in results.iter_mut().zip(&mut waiting) {
             *result = poll_fn(|cx| waiting.poll(cx.waker())).await;
         }
@@ -307,7 +357,7 @@ impl State {
                 result: None,
                 waker: None,
                 abandoned: false,
-                _held: held,
+                held,
             });
             (index, entry.user_data(index as u64))
         });
@@ -353,7 +403,10 @@ impl State {
         }
     }
 
-    fn collect(&mut self, wake: &mut Vec<Waker>) {
+    /// Takes what is complete. What it returns is to be dropped when nobody borrows the state: a buffer that
+    /// goes back to its pool wakes tasks.
+    fn collect(&mut self, wake: &mut Vec<Waker>) -> Vec<Operation> {
+        let mut abandoned = Vec::new();
         while let Some(completion) = self.ring.completion().next() {
             let index = completion.user_data() as usize;
             self.under_way -= 1;
@@ -361,7 +414,7 @@ impl State {
                 continue;
             };
             if operation.abandoned {
-                self.operations[index] = None;
+                abandoned.extend(self.operations[index].take());
                 self.free.push(index);
                 continue;
             }
@@ -372,6 +425,7 @@ impl State {
         if !self.ring.submission().is_empty() {
             let _ = self.ring.submit();
         }
+        abandoned
     }
 }
 
@@ -389,7 +443,7 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    fn poll(&mut self, waker: &Waker) -> Poll<i32> {
+    fn poll(&mut self, waker: &Waker) -> Poll<(i32, Box<dyn Any>)> {
         let mut state = self.inner.state.borrow_mut();
         let operation = state.operations[self.operation]
             .as_mut()
@@ -400,12 +454,13 @@ impl Waiting<'_> {
                 Poll::Pending
             }
             Some(result) => {
-                let held = state.operations[self.operation].take();
+                let done = state.operations[self.operation].take();
                 state.free.push(self.operation);
                 self.done = true;
-                drop(state);
-                drop(held);
-                Poll::Ready(result)
+                match done {
+                    Some(done) => Poll::Ready((result, done.held)),
+                    None => Poll::Pending,
+                }
             }
         }
     }
@@ -421,19 +476,21 @@ impl Drop for Waiting<'_> {
         let Some(operation) = &mut state.operations[index] else {
             return;
         };
-        if operation.result.is_some() {
-            state.operations[index] = None;
-            state.free.push(index);
-        } else {
+        if operation.result.is_none() {
             operation.abandoned = true;
+            return;
         }
+        let done = state.operations[index].take();
+        state.free.push(index);
+        drop(state);
+        drop(done);
     }
 }
 
 impl Drop for State {
     fn drop(&mut self) {
         let mut ignored = Vec::new();
-        self.collect(&mut ignored);
+        drop(self.collect(&mut ignored));
         if self.under_way == 0 {
             // SAFETY: dropped once, here, and not used afterwards; the kernel uses none of it.
             unsafe {
@@ -455,7 +512,8 @@ async fn reap(inner: Weak<Inner>, announced: OwnedFd) {
             return;
         };
         let mut wake = Vec::new();
-        inner.state.borrow_mut().collect(&mut wake);
+        let abandoned = inner.state.borrow_mut().collect(&mut wake);
+        drop(abandoned);
         wake.into_iter().for_each(Waker::wake);
         if read.is_err() {
             super::executor::yield_now().await;
@@ -493,6 +551,69 @@ mod tests {
                 assert!(!other.exists());
                 let directory = Arc::new(File::open(dir.path()).unwrap());
                 ring.fsync(directory).await.unwrap();
+            });
+    }
+
+    #[test]
+    fn blocks_are_written_and_read_past_the_page_cache_and_keep_their_buffers() {
+        use super::super::aligned::BufferPool;
+        use std::os::unix::fs::OpenOptionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true).create(true);
+        let direct = options
+            .custom_flags(libc::O_DIRECT)
+            .open(dir.path().join("a"));
+        let Ok(file) = direct.map(Arc::new) else {
+            return println!("skipped: O_DIRECT is refused here");
+        };
+        glommio::LocalExecutorBuilder::default()
+            .make()
+            .unwrap()
+            .run(async {
+                let ring = AuxRing::new().unwrap();
+                let pool = BufferPool::new(0);
+                let mut buffer = pool.take(3 * BLOCK_BYTES).unwrap();
+                AlignedBuffer::as_mut(&mut buffer).fill(7);
+                let mut buffer = Rc::new(buffer);
+                let range = BLOCK_BYTES..3 * BLOCK_BYTES;
+                let write = async |buffer: &Rc<AlignedBuffer>, position, durable| {
+                    let buffer = buffer.clone();
+                    ring.write_direct(file.clone(), position, buffer, range.clone(), durable)
+                        .await
+                };
+                assert_eq!(write(&buffer, 0, false).await.unwrap(), 8192);
+                assert_eq!(write(&buffer, 8192, true).await.unwrap(), 8192);
+                assert_eq!(file.metadata().unwrap().len(), 16384);
+                assert!(Rc::get_mut(&mut buffer).is_some());
+                // One that nobody waits for has its buffer until the kernel is done.
+                {
+                    let mut write = Box::pin(write(&buffer, 0, true));
+                    assert!(futures_lite::future::poll_once(&mut write).await.is_none());
+                }
+                assert!(Rc::get_mut(&mut buffer).is_none());
+                while Rc::get_mut(&mut buffer).is_none() {
+                    ring.fdatasync(file.clone()).await.unwrap();
+                }
+                let into = pool.take(4 * BLOCK_BYTES).unwrap();
+                let read = ring.read_direct(file.clone(), 12288, into, 4 * BLOCK_BYTES);
+                let (read, buffer) = read.await.unwrap();
+                assert_eq!(read, 4096);
+                assert!(
+                    AlignedBuffer::as_ref(&buffer)[..4096]
+                        .iter()
+                        .all(|b| *b == 7)
+                );
+                let used = pool.used_bytes();
+                {
+                    let read = ring.read_direct(file.clone(), 0, buffer, BLOCK_BYTES);
+                    let mut read = Box::pin(read);
+                    assert!(futures_lite::future::poll_once(&mut read).await.is_none());
+                }
+                assert_eq!(pool.used_bytes(), used);
+                while pool.used_bytes() == used {
+                    ring.fdatasync(file.clone()).await.unwrap();
+                }
             });
     }
 

@@ -1,5 +1,6 @@
 //! Pinned executors, the mailbox between them, the memory budget.
 
+pub mod aligned;
 pub mod aux_ring;
 pub mod budget;
 pub mod clock;
