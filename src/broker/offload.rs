@@ -6,8 +6,10 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -17,14 +19,17 @@ use tokio::sync::Notify;
 use crate::base::profile::Gauged;
 use crate::base::{FileSlice, Offset};
 use crate::metadata::{DirectoryId, PartitionImage};
+use crate::runtime::aligned::AlignedBuffer;
 use crate::runtime::aux_ring::AuxRing;
 use crate::runtime::profile;
-use crate::storage::{AllocationBudget, Disk, Log, LogSlice, Offload, PageCache};
+use crate::storage::{
+    AllocationBudget, DirectLimits, Disk, Log, LogDisk, LogSlice, Offload, PageCache,
+};
 
-/// A shard's log: plain files through the page cache.
+/// A shard's log.
 pub type ShardLog = Log<ShardDisk>;
-/// A shard's disk.
-pub type ShardDisk = PageCache<ShardOffload>;
+/// A shard's disk: plain files, through the page cache or past it.
+pub type ShardDisk = LogDisk<PageCache<ShardOffload>>;
 
 /// One per shard; clones share the ring.
 #[derive(Clone)]
@@ -47,6 +52,32 @@ impl fmt::Debug for ShardOffload {
 impl Offload for ShardOffload {
     async fn sync_data(&self, file: Arc<File>) -> io::Result<()> {
         profile::measure(Gauged::Fsync, self.ring.fdatasync(file)).await
+    }
+
+    async fn write_direct(
+        &self,
+        file: Arc<File>,
+        position: u64,
+        buffer: Rc<AlignedBuffer>,
+        range: Range<usize>,
+        durable: bool,
+    ) -> io::Result<usize> {
+        profile::record(Gauged::WriteBytes, range.len() as u64);
+        let write = self
+            .ring
+            .write_direct(file, position, buffer, range, durable);
+        profile::measure(Gauged::WriteTime, write).await
+    }
+
+    async fn read_direct(
+        &self,
+        file: Arc<File>,
+        position: u64,
+        buffer: AlignedBuffer,
+        len: usize,
+    ) -> io::Result<(usize, AlignedBuffer)> {
+        let read = self.ring.read_direct(file, position, buffer, len);
+        profile::measure(Gauged::DiskRead, read).await
     }
 
     async fn run<T: Send + 'static>(
@@ -141,12 +172,13 @@ pub struct Directories {
 }
 
 impl Directories {
-    pub fn new(all: Arc<Vec<Directory>>, offload: ShardOffload) -> Self {
+    /// `limits` are of the memory that logs take which go past the page cache.
+    pub fn new(all: Arc<Vec<Directory>>, offload: ShardOffload, limits: DirectLimits) -> Self {
         let paths = Arc::new(all.iter().map(|d| d.path.clone()).collect());
         Self {
             all,
             paths,
-            disk: PageCache::new(offload),
+            disk: LogDisk::new(PageCache::new(offload), limits),
         }
     }
 

@@ -23,7 +23,17 @@ use crate::runtime::readiness::Readiness;
 use crate::server::acceptor::Acceptor;
 use crate::server::connection::ConnectionHost;
 use crate::server::memory::MemoryPlan;
+use crate::storage::DirectLimits;
 use crate::transport::{Bound, ConnectionOptions, ReceivePool};
+
+/// What a shard's logs past the page cache may take of its pool: an eighth for what is written and read, and
+/// half as much for what connections have to send.
+fn direct_limits(memory: &MemoryPlan) -> DirectLimits {
+    DirectLimits {
+        cache_bytes: usize::try_from(memory.pool_bytes / 8).unwrap_or(usize::MAX),
+        lent_bytes: memory.pool_bytes / 16,
+    }
+}
 
 /// What a shard is started with.
 pub struct ShardSeed {
@@ -50,7 +60,9 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
     }
     let endpoint = seed.endpoint.bind();
     let ring = AuxRing::new().map_err(|e| format!("shard {number}: no auxiliary ring: {e}"))?;
-    let directories = Directories::new(seed.directories, ShardOffload::new(ring.clone()));
+    let limits = direct_limits(&seed.memory);
+    let offload = ShardOffload::new(ring.clone());
+    let directories = Directories::new(seed.directories, offload, limits);
     let shard = Shard::new(
         ShardId(number as u16),
         seed.shards,
@@ -67,7 +79,7 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
 
     // Requests and replies get half of the pool. The rest is for what is not counted byte by byte:
     // receive buffers kept for reuse (an eighth), indexes, tasks, and what the allocator rounds up and
-    // holds back.
+    // holds back; and for logs past the page cache, where there are any.
     let requests_bytes = seed.memory.pool_bytes / 2;
     let stalled_after = Duration::from_millis(seed.settings.request_stall_timeout_ms);
     let aside_bytes = seed.memory.request_reserve_bytes;

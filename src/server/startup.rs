@@ -2,7 +2,7 @@
 //! line that says what is wrong and what to do.
 //!
 //! [`prepare`] asks, in this order: cores, memory, limits of the process, io_uring, then each data directory
-//! (created, locked, writable, whose it is). It opens no port and no log. What follows is the node's:
+//! (created, locked, writable, whose it is, whether it takes O_DIRECT where that is wanted). It opens no port and no log. What follows is the node's:
 //! 1. bind the listeners (the last that can refuse; [`StartError::bind`] makes the line);
 //! 2. [`super::data_dir::LockedDirs::begin_loading`], from where on a crash counts as one;
 //! 3. load, serve, and print the [`ReadyLine`].
@@ -20,8 +20,9 @@ use super::data_dir::{LockedDir, LockedDirs, METADATA_FILE_NAME, OfflineDir};
 use super::memory::{self, MemoryLimits, MemoryPlan};
 use super::meta_properties::{self, Identity, MetaProperties};
 use super::probes;
-use crate::base::settings::{NodeSettings, SettingError};
+use crate::base::settings::{LogIo, NodeSettings, SettingError};
 use crate::base::{BrokerId, ClusterId, cpu_list};
+use crate::storage::probe_direct;
 
 /// Why the node does not start. Each prints as one line with the remedy.
 #[derive(Debug, Error)]
@@ -245,6 +246,9 @@ pub fn prepare(
         settings.node_id,
         cluster_id,
     )?;
+    if settings.log_defaults.log_io == LogIo::Direct {
+        check_direct(&settings.log_dirs)?;
+    }
     if cluster_id.is_some_and(|wanted| wanted != &*node.cluster_id) {
         tracing::warn!(
             cluster = &*node.cluster_id,
@@ -271,6 +275,22 @@ pub fn prepare(
         open_files,
         memlock_bytes,
     })
+}
+
+/// Refuses directories past whose page cache nothing can be written, where the operator wants that.
+fn check_direct(log_dirs: &[PathBuf]) -> Result<(), StartError> {
+    for dir in log_dirs {
+        probe_direct(dir).map_err(|error| StartError::Setting {
+            name: "ringspun.log.io",
+            why: format!(
+                "it is direct, but files in {} cannot be written and read with O_DIRECT: {error}",
+                dir.display()
+            ),
+            remedy: "set it to page-cache, or name a directory on another file system in log.dirs"
+                .into(),
+        })?;
+    }
+    Ok(())
 }
 
 /// The data directories and what they say about the node.

@@ -2,7 +2,8 @@
 //!
 //! [`Disk`] makes, lists, renames and removes files; [`LogFile`] is one open file of a log. The back
 //! ends are `PageCache` (plain files through the kernel's page cache)
-//! and `MemoryDisk` (bytes in memory, with faults and crash images).
+//! and `MemoryDisk` (bytes in memory, with faults and crash images); `LogDisk` lies on one of them and
+//! writes and reads the `.log` files that ask for it past the page cache.
 //! Storage awaits these and nothing else, so a small poll loop can run a whole log.
 //!
 //! What a back end must keep:
@@ -11,24 +12,29 @@
 //! 2. A write that fails or falls short says so; it is never retried here.
 //! 3. After `sync_data` the bytes, and the length needed to read them, survive a power cut. After
 //!    `sync_dir` so do the names in the directory.
-//!
-//! A direct back end fits: a write takes owned buffers and may complete later, positions are explicit,
-//! and `allocate` tells it how far the file will grow.
 
+use std::fs::File;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::io::{Errno, ReadWriteFlags};
 
+use crate::base::settings::LogIo;
 use crate::base::{FileSlice, Timestamp};
+use crate::runtime::aligned::AlignedBuffer;
 
 /// Record bytes on their way out of a log.
 #[derive(Clone, Debug)]
 pub enum LogSlice {
     /// A range of a file, to be sent by sendfile or splice.
     File(FileSlice),
-    /// The bytes themselves (in-memory back end).
+    /// The bytes themselves, where they are not in the page cache.
     Bytes(Bytes),
 }
 
@@ -82,9 +88,41 @@ pub trait LogFile: Clone + std::fmt::Debug + 'static {
     /// Writes the buffers one behind the other from `position`.
     ///
     /// Returns the bytes written: fewer than given means that the rest did not fit (a full disk). One
-    /// call is given at most [`MAX_WRITE_BUFFERS`] buffers.
+    /// call is given at most what [`write_limit`](Self::write_limit) says.
     fn write_at(&self, position: u64, buffers: Vec<Bytes>)
     -> impl Future<Output = io::Result<u64>>;
+
+    /// As [`write_at`](Self::write_at), of bytes that will be synced before anybody is told of them: where
+    /// that is cheaper they are on the device when it returns, and a
+    /// [`sync_data`](Self::sync_data) behind it has nothing to do.
+    fn write_durable_at(
+        &self,
+        position: u64,
+        buffers: Vec<Bytes>,
+    ) -> impl Future<Output = io::Result<u64>> {
+        self.write_at(position, buffers)
+    }
+
+    /// What one write is given at most. What goes to the device at once takes larger ones than a copy that
+    /// holds up the shard.
+    fn write_limit(&self) -> WriteLimit {
+        WriteLimit {
+            bytes: 1024 * 1024,
+            buffers: MAX_WRITE_BUFFERS,
+        }
+    }
+
+    /// Whether a write waits for the device, so that whoever has several files to write should begin all of
+    /// them.
+    fn write_waits(&self) -> bool {
+        false
+    }
+
+    /// Whether the file may be longer than [`len`](Self::len) says, by zeros: it is to be
+    /// [truncated](Self::truncate) to what it holds before its length is trusted.
+    fn is_padded(&self) -> bool {
+        false
+    }
 
     /// Fills `buffer` from `position`; returns fewer bytes only at the end of the file.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>>;
@@ -109,9 +147,26 @@ pub trait LogFile: Clone + std::fmt::Debug + 'static {
     /// Makes what was written survive a power cut. Never retried by the caller after an error.
     fn sync_data(&self) -> impl Future<Output = io::Result<()>>;
 
-    /// The range as something a connection can send, without reading it. `len` bytes must have been
-    /// written at `position`, or the back end says so with an error.
-    fn slice(&self, position: u64, len: u32) -> io::Result<LogSlice>;
+    /// The range as something a connection can send, without reading it where it is in the page cache.
+    /// `len` bytes must have been written at `position`, or the back end says so with an error.
+    fn slice(&self, position: u64, len: u32) -> impl Future<Output = io::Result<LogSlice>>;
+
+    /// How many of `max_bytes` a [`slice`](Self::slice) should have now: where it takes memory, that is
+    /// bounded. With 0 there is none left, and more than one batch should not be asked for.
+    fn slice_limit(&self, max_bytes: u32) -> u32 {
+        max_bytes
+    }
+
+    /// Gives back memory that a file holds which nobody writes to.
+    fn idle(&self) {}
+}
+
+/// See [`LogFile::write_limit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteLimit {
+    /// Except that one buffer may be larger.
+    pub bytes: u64,
+    pub buffers: usize,
 }
 
 /// Most buffers in one [`LogFile::write_at`] (the kernel's limit for a vectored write).
@@ -122,6 +177,16 @@ pub trait Disk: Clone + 'static {
     type File: LogFile;
 
     fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<Self::File>>;
+    /// Opens the `.log` of a segment, whose bytes go the way that `io` says, as far as this disk knows it.
+    fn open_log(
+        &self,
+        path: &Path,
+        mode: OpenMode,
+        io: LogIo,
+    ) -> impl Future<Output = io::Result<Self::File>> {
+        let _ = io;
+        self.open(path, mode)
+    }
     /// The names in a directory, in order. Names that are not UTF-8 are left out.
     fn list(&self, dir: &Path) -> impl Future<Output = io::Result<Vec<DirEntry>>>;
     /// Makes a directory; its parent exists. One that exists already is `AlreadyExists`.
@@ -178,10 +243,30 @@ pub trait Disk: Clone + 'static {
 /// the call on the spot.
 pub trait Offload: Clone + 'static {
     /// `fdatasync` of the file.
-    fn sync_data(
+    fn sync_data(&self, file: Arc<File>) -> impl Future<Output = io::Result<()>>;
+
+    /// Writes `range` of `buffer`, in whole blocks, at `position` of a file that was opened with O_DIRECT.
+    /// `durable` makes it as good as synced when it returns. May write less than all and say so.
+    ///
+    /// A future that is dropped leaves the buffer with the kernel until that is done with it.
+    fn write_direct(
         &self,
-        file: std::sync::Arc<std::fs::File>,
-    ) -> impl Future<Output = io::Result<()>>;
+        file: Arc<File>,
+        position: u64,
+        buffer: Rc<AlignedBuffer>,
+        range: Range<usize>,
+        durable: bool,
+    ) -> impl Future<Output = io::Result<usize>>;
+
+    /// Fills the first `len` bytes of `buffer`, which are whole blocks, from `position` of a file that was
+    /// opened with O_DIRECT. Returns it with the bytes read: fewer at the end of the file.
+    fn read_direct(
+        &self,
+        file: Arc<File>,
+        position: u64,
+        buffer: AlignedBuffer,
+        len: usize,
+    ) -> impl Future<Output = io::Result<(usize, AlignedBuffer)>>;
 
     /// Runs a blocking job (open, rename, unlink, fallocate, a read of cold pages) and returns what it
     /// returned.
@@ -196,8 +281,45 @@ pub trait Offload: Clone + 'static {
 pub struct Inline;
 
 impl Offload for Inline {
-    async fn sync_data(&self, file: std::sync::Arc<std::fs::File>) -> io::Result<()> {
+    async fn sync_data(&self, file: Arc<File>) -> io::Result<()> {
         file.sync_data()
+    }
+
+    async fn write_direct(
+        &self,
+        file: Arc<File>,
+        position: u64,
+        buffer: Rc<AlignedBuffer>,
+        range: Range<usize>,
+        durable: bool,
+    ) -> io::Result<usize> {
+        let bytes = &AlignedBuffer::as_ref(&buffer)[range];
+        let flags = match durable {
+            true => ReadWriteFlags::DSYNC,
+            false => ReadWriteFlags::empty(),
+        };
+        loop {
+            let vectors = [io::IoSlice::new(bytes)];
+            match rustix::io::pwritev2(&*file, &vectors, position, flags) {
+                Err(Errno::INTR) => {}
+                written => return Ok(written?),
+            }
+        }
+    }
+
+    async fn read_direct(
+        &self,
+        file: Arc<File>,
+        position: u64,
+        mut buffer: AlignedBuffer,
+        len: usize,
+    ) -> io::Result<(usize, AlignedBuffer)> {
+        loop {
+            match file.read_at(&mut AlignedBuffer::as_mut(&mut buffer)[..len], position) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return Ok((read?, buffer)),
+            }
+        }
     }
 
     async fn run<T: Send + 'static>(

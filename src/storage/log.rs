@@ -24,7 +24,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::allocation::{AllocationBudget, Reservation};
-use super::disk::{Disk, LogFile, MAX_WRITE_BUFFERS, OpenMode};
+use super::disk::{Disk, LogFile, OpenMode};
 use super::epoch_cache::EpochCache;
 use super::error::{Failure, LogError, Operation};
 use super::gate::Gate;
@@ -40,7 +40,7 @@ use crate::base::{LeaderEpoch, Offset, ProducerId, Timestamp};
 use crate::records::control::EndTxnMarker;
 use crate::records::{BatchHeader, TimestampType, assign};
 
-/// Most bytes handed to one write.
+/// Bytes after which a call that goes on writing lets other tasks run.
 const WRITE_BYTES: u64 = 1024 * 1024;
 /// Ends of writes that are remembered with their positions.
 const MARKS: usize = 64;
@@ -546,16 +546,18 @@ impl<D: Disk> Log<D> {
         })
     }
 
-    /// Writes all that is staged, in calls of at most 1 MiB, and moves the log end offset.
+    /// Writes all that is staged, in calls as large as the file takes, and moves the log end offset.
     ///
-    /// When it returns, everything that was staged before the call is in the kernel: it survives a
-    /// killed process. A write that fails or falls short takes the log offline. The future must be run
+    /// When it returns, everything that was staged before the call is in the kernel, or on the device: it
+    /// survives a killed process. What is staged while it writes may be left for another call, so that nobody
+    /// waits for those that came later. A write that fails or falls short takes the log offline. The future must be run
     /// to its end: dropped in the middle of a write, the log goes offline.
     pub async fn write_staged(&self, now: Timestamp) -> Result<Written, LogError> {
         let _gate = self.gate.enter().await;
         let mut written = Written::default();
+        let end = self.staged_end_offset().0;
         loop {
-            match self.next_step()? {
+            match self.next_step(end)? {
                 WriteStep::Done => break,
                 WriteStep::Open => self.open_log().await?,
                 WriteStep::Filling => drop(self.fill_gate.enter().await),
@@ -576,8 +578,12 @@ impl<D: Disk> Log<D> {
                         futures_lite::future::yield_now().await;
                     }
                     let batches = buffers.len();
+                    let is_durable = self.settings.borrow().flush_messages == 1;
                     let abandoned = Abandoned { log: self };
-                    let result = file.write_at(position, buffers).await;
+                    let result = match is_durable {
+                        true => file.write_durable_at(position, buffers).await,
+                        false => file.write_at(position, buffers).await,
+                    };
                     std::mem::forget(abandoned);
                     let path = || self.path(base_offset, FileKind::Log);
                     match result {
@@ -616,12 +622,16 @@ impl<D: Disk> Log<D> {
         drop(self.gate.enter().await);
     }
 
-    /// Whether [`write_staged`](Self::write_staged) would wait for something slower than a write: files to
-    /// be opened or named, or another call that is under way.
+    /// Whether [`write_staged`](Self::write_staged) would wait for something slower than a copy into the
+    /// kernel: a device, files to be opened or named, or another call that is under way.
     pub fn write_waits(&self) -> bool {
         let state = self.state.borrow();
         self.gate.is_held()
-            || state.active().file.is_none()
+            || state
+                .active()
+                .file
+                .as_ref()
+                .is_none_or(LogFile::write_waits)
             || state.opens_indexes()
             || state.must_wait_for_fill(state.staged.iter().map(|b| b.bytes.len() as u64).sum())
             || state
@@ -630,9 +640,13 @@ impl<D: Disk> Log<D> {
                 .any(|batch| batch.roll.is_some() || batch.aborted.is_some())
     }
 
-    fn next_step(&self) -> Result<WriteStep<D::File>, LogError> {
+    /// What is to be done next to have all written that lies below `end`.
+    fn next_step(&self, end: i64) -> Result<WriteStep<D::File>, LogError> {
         let state = &mut *self.state.borrow_mut();
         state.check()?;
+        if state.log_end_offset >= end {
+            return Ok(WriteStep::Done);
+        }
         let Some(first) = state.staged.front_mut() else {
             return Ok(WriteStep::Done);
         };
@@ -643,12 +657,13 @@ impl<D: Disk> Log<D> {
         let Some(file) = active.file.clone() else {
             return Ok(WriteStep::Open);
         };
-        let mut buffers = Vec::with_capacity(state.staged.len().min(MAX_WRITE_BUFFERS));
+        let limit = file.write_limit();
+        let mut buffers = Vec::with_capacity(state.staged.len().min(limit.buffers));
         let mut bytes = 0u64;
         for batch in &state.staged {
             let len = batch.bytes.len() as u64;
             let is_full = !buffers.is_empty()
-                && (bytes + len > WRITE_BYTES || buffers.len() == MAX_WRITE_BUFFERS);
+                && (bytes + len > limit.bytes || buffers.len() == limit.buffers);
             if is_full || batch.roll.is_some() {
                 break;
             }
@@ -823,7 +838,7 @@ impl<D: Disk> Log<D> {
                 active.base_offset
             };
             let path = self.path(base_offset, kind);
-            let opened = self.disk.open(&path, OpenMode::Create).await;
+            let opened = self.open_file(&path, kind, OpenMode::Create).await;
             let file = opened.map_err(|error| self.fail(Operation::Open, &path, error))?;
             let mut state = self.state.borrow_mut();
             let active = state.active_mut();
@@ -834,6 +849,22 @@ impl<D: Disk> Log<D> {
             }
         }
         Ok(())
+    }
+
+    /// Opens a file of a segment; a `.log` as the settings say now.
+    pub(super) async fn open_file(
+        &self,
+        path: &Path,
+        kind: FileKind,
+        mode: OpenMode,
+    ) -> std::io::Result<D::File> {
+        match kind {
+            FileKind::Log => {
+                let io = self.settings().log_io;
+                self.disk.open_log(path, mode, io).await
+            }
+            _ => self.disk.open(path, mode).await,
+        }
     }
 
     /// The path of a file of the segment at `base_offset`.

@@ -132,7 +132,7 @@ impl<D: Disk> Log<D> {
 
     async fn open_new(&self, base_offset: i64, kind: FileKind) -> Result<D::File, LogError> {
         let path = self.path(base_offset, kind);
-        let opened = self.disk.open(&path, OpenMode::Truncate).await;
+        let opened = self.open_file(&path, kind, OpenMode::Truncate).await;
         opened.map_err(|error| self.fail(Operation::Open, &path, error))
     }
 
@@ -273,7 +273,7 @@ impl<D: Disk> Log<D> {
         let is_longer = |segment: &mut Segment<D::File>| segment.filled > segment.size;
         let segment =
             |state: &mut State<D::File>| state.segment_mut(base_offset).is_some_and(is_longer);
-        if !segment(&mut self.state.borrow_mut()) {
+        if !segment(&mut self.state.borrow_mut()) && !file.is_padded() {
             return Ok(());
         }
         self.trim(base_offset, size, file).await?;
@@ -313,7 +313,7 @@ impl<D: Disk> Log<D> {
             return Ok(open);
         }
         let path = self.path(base_offset, kind);
-        match self.disk.open(&path, OpenMode::Write).await {
+        match self.open_file(&path, kind, OpenMode::Write).await {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let mut state = self.state.borrow_mut();
@@ -433,11 +433,10 @@ impl<D: Disk> Log<D> {
             let (base_offset, size, file) = {
                 let state = self.state.borrow();
                 let last = state.segments.len() - 1;
-                let allocated = state
-                    .segments
-                    .iter()
-                    .take(last)
-                    .find(|segment| segment.allocated != 0);
+                let allocated = state.segments.iter().take(last).find(|segment| {
+                    let is_padded = |file: &D::File| file.is_padded();
+                    segment.allocated != 0 || segment.file.as_ref().is_some_and(is_padded)
+                });
                 let Some(segment) = allocated else {
                     return Ok(());
                 };

@@ -10,13 +10,15 @@
 mod crash;
 mod lie;
 
+mod raw;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
@@ -120,7 +122,8 @@ struct Shared {
     fault: Cell<Option<(Call, u64, Fault)>>,
     off: Cell<bool>,
     syncs_held: Cell<bool>,
-    /// Who waits for a sync that is held.
+    writes_held: Cell<bool>,
+    /// Who waits for a sync or a write that is held.
     held: RefCell<Vec<Waker>>,
     now: Cell<i64>,
 }
@@ -186,6 +189,14 @@ impl Shared {
             }
             _ => Ok(()),
         }
+    }
+
+    fn poll_held(&self, is_held: &Cell<bool>, context: &mut Context<'_>) -> Poll<()> {
+        if !is_held.get() {
+            return Poll::Ready(());
+        }
+        self.held.borrow_mut().push(context.waker().clone());
+        Poll::Pending
     }
 
     fn check(&self, call: Call) -> io::Result<()> {
@@ -309,6 +320,19 @@ impl MemoryDisk {
         }
     }
 
+    /// Writes past the page cache begin and do not end, until [`release_writes`](Self::release_writes).
+    pub fn hold_writes(&self) {
+        self.shared.writes_held.set(true);
+    }
+
+    /// Lets the writes end that are held, and holds no more.
+    pub fn release_writes(&self) {
+        self.shared.writes_held.set(false);
+        for waker in self.shared.held.take() {
+            waker.wake();
+        }
+    }
+
     /// Every file with its content, in the order of paths.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let names = self.shared.names.borrow();
@@ -427,19 +451,12 @@ impl LogFile for MemoryFile {
             let content = self.inode.borrow();
             content.synced_changes + content.unsynced.len() as u64
         };
-        poll_fn(|context| {
-            if !self.shared.syncs_held.get() {
-                return Poll::Ready(());
-            }
-            self.shared.held.borrow_mut().push(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        poll_fn(|context| self.shared.poll_held(&self.shared.syncs_held, context)).await;
         self.inode.borrow_mut().sync_up_to(covered);
         Ok(())
     }
 
-    fn slice(&self, position: u64, len: u32) -> io::Result<LogSlice> {
+    async fn slice(&self, position: u64, len: u32) -> io::Result<LogSlice> {
         let content = self.inode.borrow();
         let start = position as usize;
         match content.bytes.get(start..start + len as usize) {

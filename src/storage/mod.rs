@@ -44,6 +44,7 @@
 mod allocation;
 pub mod checkpoint;
 pub mod cleaner;
+pub mod direct;
 pub mod disk;
 pub mod epoch_cache;
 pub mod error;
@@ -71,6 +72,7 @@ mod timestamps;
 pub mod txn_index;
 
 pub use allocation::AllocationBudget;
+pub use direct::{DirectLimits, LogDisk, probe_direct};
 pub use disk::{DirEntry, Disk, Inline, LogFile, LogSlice, Offload, OpenMode};
 pub use error::{Failure, LogError, Operation};
 pub use log::{AppendError, Log, Staged, Written};

@@ -117,7 +117,8 @@ impl<D: Disk> Log<D> {
         };
         let [log, index, time_index] = KINDS.map(|kind| self.next_path(kind));
         let files = [
-            self.disk.open(&log, OpenMode::Truncate).await?,
+            self.open_file(&log, FileKind::Log, OpenMode::Truncate)
+                .await?,
             self.disk.open(&index, OpenMode::Truncate).await?,
             self.disk.open(&time_index, OpenMode::Truncate).await?,
         ];
@@ -152,12 +153,22 @@ impl<D: Disk> Log<D> {
         self.disk.rename_all(renames.collect()).await
     }
 
-    /// Removes what was prepared for a log that has fallen silent.
+    /// Removes what was prepared for a log that has fallen silent, and gives back what its files have in
+    /// memory.
     pub(super) async fn drop_next_if_idle(&self, now: Timestamp) {
-        let is_idle = |state: &State<D::File>| {
+        let is_silent = |state: &State<D::File>| {
             let silent_ms = now.0.saturating_sub(state.active().last_modified);
-            matches!(state.next, Next::Ready(_)) && silent_ms >= IDLE_MS
+            silent_ms >= IDLE_MS
         };
+        let is_idle =
+            |state: &State<D::File>| matches!(state.next, Next::Ready(_)) && is_silent(state);
+        {
+            let state = self.state.borrow();
+            let open = state.segments.iter().filter_map(|s| s.file.as_ref());
+            if is_silent(&state) {
+                open.for_each(LogFile::idle);
+            }
+        }
         if !is_idle(&self.state.borrow()) {
             return;
         }

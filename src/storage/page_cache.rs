@@ -36,6 +36,10 @@ impl<O: Offload> PageCache<O> {
     pub fn new(offload: O) -> Self {
         Self { offload }
     }
+
+    pub(super) fn offload(&self) -> &O {
+        &self.offload
+    }
 }
 
 /// An open plain file.
@@ -129,7 +133,7 @@ impl<O: Offload + std::fmt::Debug> LogFile for PageCacheFile<O> {
         self.offload.sync_data(self.file.clone()).await
     }
 
-    fn slice(&self, position: u64, len: u32) -> io::Result<LogSlice> {
+    async fn slice(&self, position: u64, len: u32) -> io::Result<LogSlice> {
         Ok(LogSlice::File(FileSlice {
             file: self.file.clone(),
             position,
@@ -212,23 +216,7 @@ impl<O: Offload + std::fmt::Debug> Disk for PageCache<O> {
         let path = path.to_path_buf();
         let file = self
             .offload
-            .run(move || {
-                let mut options = OpenOptions::new();
-                options.read(true);
-                match mode {
-                    OpenMode::Read => {}
-                    OpenMode::Write => {
-                        options.write(true);
-                    }
-                    OpenMode::Create => {
-                        options.write(true).create(true).truncate(false);
-                    }
-                    OpenMode::Truncate => {
-                        options.write(true).create(true).truncate(true);
-                    }
-                }
-                options.open(path)
-            })
+            .run(move || open_options(mode).open(path))
             .await?;
         Ok(PageCacheFile {
             file: Arc::new(file),
@@ -335,6 +323,25 @@ fn read_piece((path, position, len): (PathBuf, u64, usize)) -> io::Result<Vec<u8
     }
     bytes.truncate(read);
     Ok(bytes)
+}
+
+/// How a plain file is opened in this mode.
+pub(super) fn open_options(mode: OpenMode) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    match mode {
+        OpenMode::Read => {}
+        OpenMode::Write => {
+            options.write(true);
+        }
+        OpenMode::Create => {
+            options.write(true).create(true).truncate(false);
+        }
+        OpenMode::Truncate => {
+            options.write(true).create(true).truncate(true);
+        }
+    }
+    options
 }
 
 fn list_now(dir: &Path) -> io::Result<Vec<DirEntry>> {

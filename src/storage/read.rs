@@ -127,6 +127,8 @@ impl<D: Disk> Log<D> {
         if from.base_offset > end.base_offset || from.position >= limit {
             return Ok(out);
         }
+        let file = self.file_of(from.base_offset).await?;
+        let max_bytes = file.slice_limit(max_bytes);
         let available = limit - from.position;
         let (len, next) = if available <= max_bytes {
             let next = if is_last {
@@ -144,9 +146,9 @@ impl<D: Disk> Log<D> {
                 None => return Ok(out),
             }
         };
-        let file = self.file_of(from.base_offset).await?;
         let slice = file
             .slice(u64::from(from.position), len)
+            .await
             .map_err(|error| self.read_failed(from.base_offset, error))?;
         out.slice = Some(slice);
         out.next_offset = Offset(next);
@@ -433,8 +435,7 @@ impl<D: Disk> Log<D> {
         }
         let path = self.path(base_offset, FileKind::Log);
         let file = self
-            .disk
-            .open(&path, OpenMode::Write)
+            .open_file(&path, FileKind::Log, OpenMode::Write)
             .await
             .map_err(|error| LogError::Io(Failure::new(Operation::Open, &path, error)))?;
         let mut state = self.state.borrow_mut();

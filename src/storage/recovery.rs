@@ -305,7 +305,13 @@ impl<D: Disk> Loader<'_, D> {
 
     async fn open(&self, base_offset: i64, kind: FileKind) -> Result<D::File, LogError> {
         let path = self.path(base_offset, kind);
-        let file = self.disk.open(&path, OpenMode::Write).await;
+        let file = match kind {
+            FileKind::Log => {
+                let io = self.settings.log_io;
+                self.disk.open_log(&path, OpenMode::Write, io).await
+            }
+            _ => self.disk.open(&path, OpenMode::Write).await,
+        };
         self.io(Operation::Open, base_offset, kind, file)
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::disk::LogFile;
+use crate::base::LeaderEpoch;
 use crate::records::{BATCH_HEADER_SIZE, BatchHeader};
 
 /// Bytes read at once.
@@ -17,6 +18,8 @@ pub(super) struct CheckedScan<F> {
     end: u64,
     /// No batch may begin below.
     pub(super) next_offset: i64,
+    /// Of the last batch that had one: the epochs of a log do not fall.
+    leader_epoch: LeaderEpoch,
     buffer: Vec<u8>,
     buffer_at: u64,
     /// One past the last byte that is not zero, once
@@ -42,6 +45,7 @@ impl<F: LogFile> CheckedScan<F> {
             position: 0,
             end,
             next_offset,
+            leader_epoch: LeaderEpoch::NONE,
             buffer: Vec::new(),
             buffer_at: 0,
             content_end: 0,
@@ -64,6 +68,13 @@ impl<F: LogFile> CheckedScan<F> {
         let Some(header) = self.valid_at(position).await? else {
             return Ok(Scanned::Bad);
         };
+        let epoch = header.partition_leader_epoch;
+        if epoch != LeaderEpoch::NONE {
+            if epoch < self.leader_epoch {
+                return Ok(Scanned::Bad);
+            }
+            self.leader_epoch = epoch;
+        }
         let size = header.size_in_bytes();
         self.position = position + size as u64;
         self.next_offset = header.next_offset().0;

@@ -489,7 +489,7 @@ mod tests {
             &node(),
             &overriding("cleanup.policy", "delete, compact ,delete"),
         );
-        assert_eq!(topic.len(), 33);
+        assert_eq!(topic.len(), 34);
         assert_eq!(
             line(&topic, "cleanup.policy"),
             "cleanup.policy=delete,compact sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:cleanup.policy=delete,compact, \
@@ -510,7 +510,7 @@ mod tests {
         );
         assert!(topic.iter().all(|entry| !entry.read_only));
         let small = describe_topic(&node(), &overriding("internal.segment.bytes", "9"));
-        assert_eq!(small.len(), 34);
+        assert_eq!(small.len(), 35);
     }
 
     #[test]

@@ -39,7 +39,9 @@ pub use groups::GroupSettings;
 pub use kind::{Honoured, Importance, Kind, Range, Scope, Setting, Unit, UpdateMode};
 pub use list::{append_to_list, subtract_from_list};
 pub use load::{Inputs, Loaded, load};
-pub use log::{CleanupPolicy, CompressionType, LogSettings, TimestampType, validate_topic_config};
+pub use log::{
+    CleanupPolicy, CompressionType, LogIo, LogSettings, TimestampType, validate_topic_config,
+};
 pub use node::{CoreList, InternalTopicSettings, ListenerLimits, LogFormat, NodeSettings, Source};
 pub use render::{markdown, print_config};
 pub use table::{

@@ -62,6 +62,9 @@ impl<F: LogFile> Out<F> {
 
     async fn finish(&mut self, pace: &impl Pace) -> io::Result<()> {
         self.flush(pace).await?;
+        if self.file.is_padded() {
+            self.file.truncate(self.written).await?;
+        }
         self.file.sync_data().await
     }
 }
@@ -93,7 +96,8 @@ impl<F: LogFile> Staging<F> {
         };
         let open = async |kind| {
             let path = path(log, base_offset, kind, generation);
-            log.disk.open(&path, OpenMode::Truncate).await.map(Out::new)
+            let file = log.open_file(&path, kind, OpenMode::Truncate).await;
+            file.map(Out::new)
         };
         Ok(Self {
             base_offset,

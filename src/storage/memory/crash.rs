@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::{Change, Content, Crash, Entry, Inode, MemoryDisk, apply};
 
 /// The piece of a write that reaches the device whole or not at all.
-const BLOCK_BYTES: usize = 512;
+pub(super) const BLOCK_BYTES: usize = 512;
 
 impl MemoryDisk {
     /// The disk that a crash at this moment leaves. This one goes on unharmed.

@@ -55,7 +55,7 @@ pub(super) fn compacted() -> LogSettings {
 }
 
 /// As if segments had been small before.
-fn merging(log: &Log<MemoryDisk>) {
+fn merging(log: &Log<impl Disk>) {
     let mut settings = (*log.settings()).clone();
     settings.segment_bytes = 100_000;
     log.set_settings(Arc::new(settings));
@@ -70,14 +70,14 @@ fn limits(keys: u64) -> Limits {
 }
 
 /// What readers of committed records may see.
-pub(super) fn stable(log: &Log<MemoryDisk>) -> Offset {
+pub(super) fn stable(log: &Log<impl Disk>) -> Offset {
     let end = log.log_end_offset();
     log.on_high_watermark(end);
     let unstable = log.producers().first_unstable_offset();
     unstable.map_or(end, |first| first.min(end))
 }
 
-fn try_clean(log: &Log<MemoryDisk>, keys: u64, now: i64) -> Result<Pass, CleanError> {
+fn try_clean(log: &Log<impl Disk>, keys: u64, now: i64) -> Result<Pass, CleanError> {
     run(log.flush_closed())?;
     let range = run(log.cleanable(stable(log), Timestamp(now)))?;
     let mut cleaner = Cleaner::default();
@@ -101,7 +101,7 @@ fn batch_with(mut builder: BatchBuilder, records: &[Record], now: i64) -> BytesM
     BytesMut::from(&builder.build()[..])
 }
 
-fn put(log: &Log<MemoryDisk>, records: &[Record]) -> i64 {
+fn put(log: &Log<impl Disk>, records: &[Record]) -> i64 {
     append(
         log,
         batch_with(BatchBuilder::uncompressed(), records, NOW.0),
@@ -109,7 +109,7 @@ fn put(log: &Log<MemoryDisk>, records: &[Record]) -> i64 {
     .0
 }
 
-pub(super) fn end_txn(log: &Log<MemoryDisk>, producer: i64, outcome: TxnOutcome) {
+pub(super) fn end_txn(log: &Log<impl Disk>, producer: i64, outcome: TxnOutcome) {
     let marker = EndTxnMarker {
         outcome,
         coordinator_epoch: 0,
@@ -124,7 +124,7 @@ pub(super) fn end_txn(log: &Log<MemoryDisk>, producer: i64, outcome: TxnOutcome)
 }
 
 /// Everything that can be read from `from` on: batches with their records.
-fn batches(log: &Log<MemoryDisk>, from: Offset) -> Vec<(BatchHeader, Vec<(i64, Record)>)> {
+fn batches(log: &Log<impl Disk>, from: Offset) -> Vec<(BatchHeader, Vec<(i64, Record)>)> {
     let mut found = Vec::new();
     let end = log.log_end_offset();
     let mut next = from;
@@ -165,7 +165,7 @@ fn batches(log: &Log<MemoryDisk>, from: Offset) -> Vec<(BatchHeader, Vec<(i64, R
     found
 }
 
-fn records(log: &Log<MemoryDisk>) -> Vec<(i64, Record)> {
+fn records(log: &Log<impl Disk>) -> Vec<(i64, Record)> {
     let batches = batches(log, log.log_start_offset());
     batches
         .into_iter()
@@ -173,7 +173,7 @@ fn records(log: &Log<MemoryDisk>) -> Vec<(i64, Record)> {
         .collect()
 }
 
-fn names(disk: &MemoryDisk) -> Vec<String> {
+fn names(disk: &impl Disk) -> Vec<String> {
     run(disk.list(Path::new("/data/topic-0")))
         .unwrap()
         .into_iter()
@@ -181,7 +181,7 @@ fn names(disk: &MemoryDisk) -> Vec<String> {
         .collect()
 }
 
-fn assert_no_staging(disk: &MemoryDisk) {
+fn assert_no_staging(disk: &impl Disk) {
     let names = names(disk);
     let left = names
         .iter()
@@ -489,7 +489,7 @@ struct Told {
 }
 
 /// Appends, cleans and closes, until the disk fails. Tombstones go at once.
-fn workload(disk: &MemoryDisk, data: &Path, told: &mut Told) -> Result<(), LogError> {
+fn workload(disk: &impl Disk, data: &Path, told: &mut Told) -> Result<(), LogError> {
     let mut settings = compacted();
     settings.delete_retention_ms = 0;
     let log = run(Log::create(
@@ -539,7 +539,7 @@ fn workload(disk: &MemoryDisk, data: &Path, told: &mut Told) -> Result<(), LogEr
     Ok(())
 }
 
-fn check(disk: &MemoryDisk, data: &Path, told: &Told, acknowledged: i64, what: &str) {
+fn check(disk: &impl Disk, data: &Path, told: &Told, acknowledged: i64, what: &str) {
     if run(log_dir::scan(disk, data))
         .unwrap()
         .partitions
@@ -582,20 +582,19 @@ fn check(disk: &MemoryDisk, data: &Path, told: &Told, acknowledged: i64, what: &
     }
 }
 
-#[test]
-fn a_crash_at_any_step_of_cleaning_loses_no_last_value_and_brings_no_old_one_back() {
+fn cut_everywhere<D: Disk>(on: fn(MemoryDisk) -> D) {
     let (disk, data) = memory();
     let mut told = Told::default();
-    workload(&disk, &data, &mut told).unwrap();
+    workload(&on(disk.clone()), &data, &mut told).unwrap();
     let calls = disk.calls(Call::Any);
-    let (log, _) = open(&disk, &data, &compacted(), options(true));
+    let (log, _) = open(&on(disk), &data, &compacted(), options(true));
     assert!(records(&log).len() < told.records.len() / 2);
     for at in 2..=calls {
         let (disk, data) = memory();
         disk.set_fault(Call::Any, at, Fault::PowerOff);
         let mut told = Told::default();
-        assert!(workload(&disk, &data, &mut told).is_err());
-        let image = disk.crash(Crash::Kill);
+        assert!(workload(&on(disk.clone()), &data, &mut told).is_err());
+        let image = on(disk.crash(Crash::Kill));
         check(
             &image,
             &data,
@@ -604,11 +603,22 @@ fn a_crash_at_any_step_of_cleaning_loses_no_last_value_and_brings_no_old_one_bac
             &format!("killed at {at}"),
         );
         for seed in 0..4 {
-            let image = disk.crash(Crash::Power { seed });
+            let image = on(disk.crash(Crash::Power { seed }));
             let what = format!("power cut at {at}, seed {seed}");
             check(&image, &data, &told, told.flushed, &what);
         }
     }
+}
+
+#[test]
+fn a_crash_at_any_step_of_cleaning_loses_no_last_value_and_brings_no_old_one_back() {
+    cut_everywhere(std::convert::identity::<MemoryDisk>);
+}
+
+#[test]
+fn nor_does_one_past_the_page_cache() {
+    go_direct();
+    cut_everywhere(direct);
 }
 
 #[test]
@@ -725,7 +735,7 @@ struct Model {
 }
 
 impl Model {
-    fn check(&self, log: &Log<MemoryDisk>, cleaned: bool) {
+    fn check(&self, log: &Log<impl Disk>, cleaned: bool) {
         assert_eq!(log.log_end_offset().0, self.end);
         let found = records(log);
         let by_offset: BTreeMap<i64, &Entry> = self.entries.iter().map(|e| (e.offset, e)).collect();
@@ -788,8 +798,9 @@ fn codec(number: u8) -> CompressionType {
     CompressionType::from_id(number).unwrap()
 }
 
-fn play(actions: Vec<Action>) {
+fn play<D: Disk>(on: fn(MemoryDisk) -> D, actions: Vec<Action>) {
     let (disk, data) = memory();
+    let disk = on(disk);
     let mut log = create(&disk, &data, &compacted());
     let mut model = Model::default();
     let mut clock = NOW.0;
@@ -913,12 +924,22 @@ fn play(actions: Vec<Action>) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn and_so_is_one_past_the_page_cache(actions in prop::collection::vec(action(), 1..80)) {
+        go_direct();
+        play(direct, actions);
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_compacted_log_is_a_map_to_readers_from_anywhere(
         actions in prop::collection::vec(action(), 1..80)
     ) {
-        play(actions);
+        play(std::convert::identity, actions);
     }
 }

@@ -2,6 +2,7 @@
 
 mod cleaner;
 mod crash;
+mod direct;
 mod faults;
 mod fill;
 mod kafka;
@@ -10,6 +11,7 @@ mod power;
 mod rot;
 mod suite;
 
+use std::cell::Cell;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -19,7 +21,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::base::settings::{CleanupPolicy, LogSettings, NodeSettings};
+use crate::base::settings::{CleanupPolicy, LogIo, LogSettings, NodeSettings};
 use crate::base::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp, TopicId};
 use crate::records::{BatchBuilder, BatchHeader, Compression, CompressionType, RecordIter};
 
@@ -37,9 +39,39 @@ pub(super) fn run<F: Future>(future: F) -> F::Output {
 
 pub(super) const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
+thread_local! {
+    /// How the logs of this test are written and read.
+    static LOG_IO: Cell<LogIo> = const { Cell::new(LogIo::PageCache) };
+}
+
+/// The logs of this test go past the page cache from now on, on a disk that can do that.
+pub(super) fn go_direct() {
+    LOG_IO.set(LogIo::Direct);
+}
+
+/// A disk in memory, past whose page cache the logs of this test go from now on.
+pub(super) fn direct(disk: MemoryDisk) -> LogDisk<MemoryDisk> {
+    go_direct();
+    LogDisk::new(disk, DirectLimits::default())
+}
+
+/// A real one; `None`, said, where the file system of the temporary folders refuses O_DIRECT.
+pub(super) fn direct_on(dir: &Path) -> Option<LogDisk<PageCache<Inline>>> {
+    go_direct();
+    if let Err(reason) = probe_direct(dir) {
+        let required = std::env::var_os("RINGSPUN_REQUIRE_ALL").is_some();
+        assert!(!required, "O_DIRECT is refused here: {reason}");
+        println!("skipped: O_DIRECT is refused here: {reason}");
+        return None;
+    }
+    let disk = PageCache::new(Inline);
+    Some(LogDisk::new(disk, DirectLimits::default()))
+}
+
 /// Small segments, dense indexes, no retention.
 pub(super) fn settings() -> LogSettings {
     let mut settings = NodeSettings::defaults().log_defaults.clone();
+    settings.log_io = LOG_IO.get();
     settings.segment_bytes = 2000;
     settings.index_interval_bytes = 150;
     settings.segment_ms = 7 * 24 * 3600 * 1000;

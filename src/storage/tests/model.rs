@@ -70,12 +70,13 @@ fn share(start: i64, end: i64, percent: u8) -> i64 {
     start + (end - start) * i64::from(percent) / 100
 }
 
-fn play(actions: Vec<Action>, settings: &LogSettings) {
-    let (disk, data) = memory();
+fn play<D: Disk>(on: fn(MemoryDisk) -> D, actions: Vec<Action>, settings: &LogSettings) {
+    let (memory_disk, data) = memory();
+    let disk = on(memory_disk.clone());
     let mut log = create(&disk, &data, settings);
     let mut model = Model::default();
     let mut clock = NOW.0;
-    disk.set_time(Timestamp(clock));
+    memory_disk.set_time(Timestamp(clock));
     for action in actions {
         match action {
             Action::Append(batches) => {
@@ -92,7 +93,7 @@ fn play(actions: Vec<Action>, settings: &LogSettings) {
                     assert_eq!(staged.base_offset.0, model.end);
                     model.end += records as i64;
                 }
-                disk.set_time(Timestamp(clock));
+                memory_disk.set_time(Timestamp(clock));
                 run(log.write_staged(Timestamp(clock))).unwrap();
             }
             Action::Flush => assert_eq!(run(log.flush()).unwrap().0, model.end),
@@ -175,8 +176,8 @@ fn play(actions: Vec<Action>, settings: &LogSettings) {
     assert_eq!(all, (model.start..model.end).collect::<Vec<i64>>());
 }
 
-fn retain(
-    log: &Log<MemoryDisk>,
+fn retain<D: Disk>(
+    log: &Log<D>,
     model: &mut Model,
     settings: &LogSettings,
     (bytes, ms): (i64, i64),
@@ -239,7 +240,7 @@ fn retain(
     log.set_settings(Arc::new(settings.clone()));
 }
 
-fn read(log: &Log<MemoryDisk>, model: &Model, from: i64, max_bytes: u32, upper: i64) {
+fn read<D: Disk>(log: &Log<D>, model: &Model, from: i64, max_bytes: u32, upper: i64) {
     let out = run(log.read(Offset(from), max_bytes, Offset(upper), true)).unwrap();
     if from >= upper {
         assert!(out.slice.is_none());
@@ -263,12 +264,19 @@ proptest! {
 
     #[test]
     fn a_log_does_what_a_list_of_batches_does(actions in prop::collection::vec(action(), 1..40)) {
-        play(actions, &settings());
+        play(std::convert::identity, actions, &settings());
     }
 
     #[test]
     fn and_with_room_that_is_filled_ahead(actions in prop::collection::vec(action(), 1..40)) {
-        play(actions, &durable_settings());
+        play(std::convert::identity, actions, &durable_settings());
+    }
+
+    #[test]
+    fn and_past_the_page_cache(actions in prop::collection::vec(action(), 1..40), durable in any::<bool>()) {
+        go_direct();
+        let settings = if durable { durable_settings() } else { settings() };
+        play(direct, actions, &settings);
     }
 }
 
@@ -286,5 +294,7 @@ fn a_segment_that_was_flushed_to_its_end_and_then_closed_is_cut_at_open() {
         append(&[1]),
         Action::Reopen { is_clean: false },
     ];
-    play(actions, &durable_settings());
+    play(std::convert::identity, actions.clone(), &durable_settings());
+    go_direct();
+    play(direct, actions, &durable_settings());
 }

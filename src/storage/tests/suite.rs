@@ -17,6 +17,20 @@ macro_rules! on_every_back_end {
                 super::$name(super::PageCache::new(super::Inline), dir.path());
             })*
         }
+        mod direct_in_memory {
+            $(#[test] fn $name() {
+                let (disk, data) = super::super::memory();
+                super::$name(super::super::direct(disk), &data);
+            })*
+        }
+        mod direct {
+            $(#[test] fn $name() {
+                let dir = tempfile::tempdir().unwrap();
+                if let Some(disk) = super::super::direct_on(dir.path()) {
+                    super::$name(disk, dir.path());
+                }
+            })*
+        }
     };
 }
 
@@ -215,10 +229,9 @@ fn len<D: Disk>(disk: &D, path: &Path) -> u64 {
 fn a_torn_tail_is_cut<D: Disk>(disk: D, data: &Path) {
     let log = create(&disk, data, &settings());
     let made = fill(&log, 0..3);
-    let end = log.log_end_offset();
+    let (end, size) = (log.log_end_offset(), log.size_bytes());
     drop(log);
     let path = log_path(data, 0);
-    let size = len(&disk, &path);
     let torn = batch(9, 5, NOW.0);
     write_at(&disk, &path, size, &torn[..torn.len() - 1]);
     let (log, report) = open(&disk, data, &settings(), options(false));

@@ -23,6 +23,8 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("Whether /metrics has series for each partition."),
     boolean("ringspun.profile.enable").default("true").low()
         .doc("Whether the times of requests and tasks are measured; off is for measuring what that costs."),
+    string("ringspun.log.io").default("auto").one_of(&["auto", "page-cache", "direct"]).high().cluster_wide()
+        .doc("How log files are written and read: through the page cache, or past it (direct, with O_DIRECT); auto is page-cache. A change counts for segments made from then on, and for older ones when they are opened again."),
     long("ringspun.log.min.free.bytes").default("268435456").at_least(0).bytes().high().cluster_wide()
         .doc("Bytes of each data directory's file system that stay free: with less, records are refused (KAFKA_STORAGE_ERROR, which clients retry) until there is more. 0 for no reserve."),
     int("ringspun.max.partitions").default("100000").at_least(1).high()

@@ -71,6 +71,8 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("Whether nothing more is copied to remote storage."),
     boolean("remote.log.delete.on.disable").default("false").topic().not_yet()
         .doc("Whether remote copies are deleted when remote storage is switched off."),
+    string("ringspun.log.io").default("auto").one_of(&["auto", "page-cache", "direct"]).topic().synonyms(&["ringspun.log.io"])
+        .doc("How log files are written and read: through the page cache, or past it (direct, with O_DIRECT); auto is page-cache. A change counts for segments made from then on, and for older ones when they are opened again."),
     int("internal.segment.bytes").bytes().topic().internal()
         .doc("Size at which a segment is closed, without the lower limit of segment.bytes; for tests."),
 ];

@@ -1,0 +1,284 @@
+//! The memory of all direct files of a shard.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::ops::Range;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use super::cache::Block;
+use super::{CACHED_BYTES, Inner, RawFile, ZEROS_BYTES};
+use crate::runtime::aligned::{AlignedBuffer, BufferPool};
+
+/// How much memory direct files of one shard take at most, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectLimits {
+    /// For writes under way, the ends of files, and what was read of the rest; at least 2 MiB.
+    pub cache_bytes: usize,
+    /// For what connections have to send. Beyond it, one batch a fetch.
+    pub lent_bytes: u64,
+}
+
+impl Default for DirectLimits {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 16 * 1024 * 1024,
+            lent_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// When memory is short, this part of it is given back at once.
+const EVICTED_PART: usize = 8;
+
+/// One per shard.
+pub struct DirectMemory<R: RawFile> {
+    pool: BufferPool,
+    lending: Arc<Lending>,
+    /// By what the file is.
+    files: RefCell<HashMap<(u64, u64), (u64, Weak<Inner<R>>)>>,
+    /// By the file and the number of the block in it.
+    blocks: RefCell<HashMap<(u64, u64), Rc<Block>>>,
+    zeros: RefCell<Option<Rc<AlignedBuffer>>>,
+    ids: Cell<u64>,
+    ticks: Cell<u64>,
+}
+
+impl<R: RawFile> DirectMemory<R> {
+    pub fn new(limits: DirectLimits) -> Self {
+        Self {
+            pool: BufferPool::new(limits.cache_bytes),
+            lending: Arc::new(Lending {
+                limit: limits.lent_bytes,
+                lent: AtomicU64::new(0),
+            }),
+            files: RefCell::default(),
+            blocks: RefCell::default(),
+            zeros: RefCell::default(),
+            ids: Cell::new(0),
+            ticks: Cell::new(0),
+        }
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        self.ids.set(self.ids.get() + 1);
+        self.ids.get()
+    }
+
+    /// A number larger than those before.
+    pub(super) fn tick(&self) -> u64 {
+        self.ticks.set(self.ticks.get() + 1);
+        self.ticks.get()
+    }
+
+    pub(super) fn opened(&self, key: (u64, u64)) -> Option<Rc<Inner<R>>> {
+        self.files.borrow().get(&key)?.1.upgrade()
+    }
+
+    pub(super) fn register(&self, key: (u64, u64), inner: &Rc<Inner<R>>) {
+        let entry = (inner.id, Rc::downgrade(inner));
+        self.files.borrow_mut().insert(key, entry);
+    }
+
+    pub(super) fn unregister(&self, key: (u64, u64), id: u64) {
+        let mut files = self.files.borrow_mut();
+        if files.get(&key).is_some_and(|file| file.0 == id) {
+            files.remove(&key);
+        }
+        if files.is_empty() {
+            // Nobody writes past the page cache any more.
+            drop(files);
+            self.zeros.borrow_mut().take();
+            self.pool.keep_at_most(0);
+        }
+    }
+
+    pub(super) fn lending(&self) -> &Arc<Lending> {
+        &self.lending
+    }
+
+    /// Bytes that files have in memory.
+    pub fn used_bytes(&self) -> usize {
+        self.pool.used_bytes()
+    }
+
+    pub(super) fn wake(&self) {
+        self.pool.wake();
+    }
+
+    /// Blocks that a reader may have read ahead.
+    pub(super) fn blocks_ahead(&self) -> u64 {
+        (self.pool.limit_bytes() / EVICTED_PART / CACHED_BYTES).clamp(1, 4) as u64
+    }
+
+    /// A buffer of at least `bytes`, made room for or waited for.
+    pub(super) fn poll_buffer(
+        &self,
+        bytes: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<AlignedBuffer> {
+        if let Some(buffer) = self.pool.take(bytes) {
+            return Poll::Ready(buffer);
+        }
+        self.evict(bytes, context);
+        match self.pool.take(bytes) {
+            Some(buffer) => Poll::Ready(buffer),
+            None => {
+                self.pool.wait(context);
+                Poll::Pending
+            }
+        }
+    }
+
+    pub(super) async fn buffer(&self, bytes: usize) -> AlignedBuffer {
+        poll_fn(|context| self.poll_buffer(bytes, context)).await
+    }
+
+    /// As [`buffer`](Self::buffer), if that is to be had at once.
+    pub(super) fn buffer_now(&self, bytes: usize) -> Option<AlignedBuffer> {
+        match self.poll_buffer(bytes, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(buffer) => Some(buffer),
+            Poll::Pending => None,
+        }
+    }
+
+    pub(super) async fn zeros(&self) -> Rc<AlignedBuffer> {
+        if let Some(zeros) = &*self.zeros.borrow() {
+            return zeros.clone();
+        }
+        let mut zeros = self.buffer(ZEROS_BYTES).await;
+        AlignedBuffer::as_mut(&mut zeros).fill(0);
+        let zeros = Rc::new(zeros);
+        *self.zeros.borrow_mut() = Some(zeros.clone());
+        zeros
+    }
+
+    pub(super) fn block(&self, id: u64, index: u64) -> Option<Rc<Block>> {
+        self.blocks.borrow().get(&(id, index)).cloned()
+    }
+
+    pub(super) fn keep_block(&self, id: u64, index: u64, block: Rc<Block>) {
+        let before = self.blocks.borrow_mut().insert((id, index), block);
+        drop(before);
+    }
+
+    /// Forgets what was read of a file in this range.
+    pub(super) fn drop_blocks(&self, id: u64, positions: Range<u64>) {
+        let size = CACHED_BYTES as u64;
+        let (first, last) = (positions.start / size, positions.end.div_ceil(size));
+        let mut gone = Vec::new();
+        {
+            let mut blocks = self.blocks.borrow_mut();
+            if last - first < blocks.len() as u64 {
+                gone.extend((first..last).filter_map(|index| blocks.remove(&(id, index))));
+            } else {
+                let inside = |key: &(u64, u64)| key.0 == id && (first..last).contains(&key.1);
+                gone.extend(blocks.extract_if(|key, _| inside(key)).map(|(_, b)| b));
+            }
+        }
+        drop(gone);
+    }
+
+    /// Gives back what was not used for longest, `bytes` or a part of all. What the device has at work is not
+    /// touched: the task of `context` is woken when that ends.
+    fn evict(&self, bytes: usize, context: &mut Context<'_>) {
+        let goal = bytes.max(self.pool.limit_bytes() / EVICTED_PART);
+        let before = self.pool.used_bytes();
+        let blocks: Vec<((u64, u64), Rc<Block>)> = {
+            let blocks = self.blocks.borrow();
+            let unused = blocks.iter().filter(|(_, b)| Rc::strong_count(b) == 1);
+            unused.map(|(key, b)| (*key, b.clone())).collect()
+        };
+        let mut found: Vec<(u64, Victim<R>)> = Vec::new();
+        for (key, block) in blocks {
+            if block.poll(context).is_ready() {
+                found.push((block.used.get(), Victim::Block(key)));
+            }
+        }
+        let files: Vec<Rc<Inner<R>>> = {
+            let files = self.files.borrow();
+            files.values().filter_map(|(_, f)| f.upgrade()).collect()
+        };
+        for file in files {
+            for chunk in &*file.tail.borrow() {
+                if Rc::strong_count(&chunk.buffer) == 1 {
+                    found.push((chunk.used, Victim::Chunk(file.clone(), chunk.start)));
+                }
+            }
+        }
+        found.sort_unstable_by_key(|(used, _)| *used);
+        for (_, victim) in found {
+            if before - self.pool.used_bytes() >= goal {
+                break;
+            }
+            match victim {
+                Victim::Block(key) => {
+                    let block = self.blocks.borrow_mut().remove(&key);
+                    drop(block);
+                }
+                Victim::Chunk(file, start) => {
+                    let mut tail = file.tail.borrow_mut();
+                    tail.retain(|chunk| chunk.start != start);
+                }
+            }
+        }
+    }
+}
+
+enum Victim<R: RawFile> {
+    Block((u64, u64)),
+    Chunk(Rc<Inner<R>>, u64),
+}
+
+/// What connections of all shards have of this shard's files.
+#[derive(Debug)]
+pub(super) struct Lending {
+    limit: u64,
+    lent: AtomicU64,
+}
+
+impl Lending {
+    /// Bytes.
+    pub(super) fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.lent.load(Ordering::Relaxed))
+    }
+}
+
+/// Bytes that a connection has until it has sent them.
+pub(super) struct Lent {
+    bytes: Vec<u8>,
+    len: u64,
+    lending: Arc<Lending>,
+}
+
+impl Lent {
+    /// Counts `len` bytes from now on.
+    pub(super) fn new(len: u64, lending: &Arc<Lending>) -> Self {
+        lending.lent.fetch_add(len, Ordering::Relaxed);
+        Self {
+            bytes: Vec::new(),
+            len,
+            lending: lending.clone(),
+        }
+    }
+
+    pub(super) fn with(mut self, bytes: Vec<u8>) -> Self {
+        self.bytes = bytes;
+        self
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.lending.lent.fetch_sub(self.len, Ordering::Relaxed);
+    }
+}
