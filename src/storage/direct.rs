@@ -232,6 +232,10 @@ impl<R: RawFile> LogFile for DirectFile<R> {
         true
     }
 
+    fn allocation_lengthens(&self) -> bool {
+        true
+    }
+
     fn is_padded(&self) -> bool {
         self.inner.raw_len.get() != self.inner.len.get()
     }

@@ -118,6 +118,11 @@ pub trait LogFile: Clone + std::fmt::Debug + 'static {
         false
     }
 
+    /// Whether [`allocate`](Self::allocate) makes the file longer, though not what [`len`](Self::len) says.
+    fn allocation_lengthens(&self) -> bool {
+        false
+    }
+
     /// Whether the file may be longer than [`len`](Self::len) says, by zeros: it is to be
     /// [truncated](Self::truncate) to what it holds before its length is trusted.
     fn is_padded(&self) -> bool {
@@ -127,7 +132,7 @@ pub trait LogFile: Clone + std::fmt::Debug + 'static {
     /// Fills `buffer` from `position`; returns fewer bytes only at the end of the file.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>>;
 
-    /// Reserves `len` bytes of disk from `position` without changing the file's length.
+    /// Reserves `len` bytes of disk from `position` without changing what [`len`](Self::len) says.
     ///
     /// Advice: where the file system cannot, nothing happens and the answer is Ok. A full disk is an
     /// error of its own kind and harmless here.

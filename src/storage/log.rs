@@ -170,6 +170,8 @@ pub(super) struct State<F> {
     pub(super) next: Next<F>,
     /// Room is being filled with zeros from here on in the active segment: a write beyond waits.
     pub(super) filling_from: Option<u64>,
+    /// A write to the active segment is under way up to here: zeros are filled beyond.
+    pub(super) writing_to: Option<u64>,
     /// Bytes that a flush puts on the device, averaged over the latest.
     pub(super) flush_bytes: u32,
     /// Why the log is offline.
@@ -282,7 +284,8 @@ pub struct Log<D: Disk> {
     /// closed segments; appends do not wait for it.
     pub(super) segments_gate: Gate,
     pub(super) prepare_gate: Gate,
-    /// Held while zeros are written; nobody enters another one with it.
+    /// Held while the active segment is made longer ahead, and by a roll, which ends that; nobody enters
+    /// another one with it.
     pub(super) fill_gate: Gate,
     pub(super) flush_gate: Gate,
     pub(super) gate: Gate,
@@ -326,6 +329,7 @@ impl<D: Disk> Log<D> {
             reservation: Reservation::new(opened.budget),
             next: Next::default(),
             filling_from: None,
+            writing_to: None,
             flush_bytes: 0,
             failed: None,
             closed: false,
@@ -585,6 +589,7 @@ impl<D: Disk> Log<D> {
                         false => file.write_at(position, buffers).await,
                     };
                     std::mem::forget(abandoned);
+                    self.state.borrow_mut().writing_to = None;
                     let path = || self.path(base_offset, FileKind::Log);
                     match result {
                         Ok(n) if n == bytes => {}
@@ -673,6 +678,7 @@ impl<D: Disk> Log<D> {
         if state.must_wait_for_fill(bytes) {
             return Ok(WriteStep::Filling);
         }
+        state.writing_to = Some(u64::from(active.size) + bytes);
         Ok(WriteStep::Write {
             file,
             position: u64::from(active.size),

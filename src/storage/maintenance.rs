@@ -46,6 +46,7 @@ pub(super) fn wants_fills<F: LogFile>(state: &State<F>, settings: &LogSettings) 
 fn next_fill<F: LogFile>(state: &State<F>, settings: &LogSettings) -> Option<(u64, u64)> {
     let active = state.active();
     let (size, filled) = (u64::from(active.size), u64::from(active.filled));
+    let size = state.writing_to.map_or(size, |end| end.max(size));
     let limit = u64::from(settings.segment_bytes);
     let step = size.next_power_of_two().clamp(MIN_FILL, MAX_FILL);
     if active.filled == u32::MAX || filled.saturating_sub(size) >= step / 2 {
@@ -86,10 +87,8 @@ impl<D: Disk> Log<D> {
             let mut state = self.state.borrow_mut();
             state.active_mut().time_index.push(entry.encode());
         }
-        if self.state.borrow().filling_from.is_some() {
-            // Or zeros would follow where the file is cut to what it holds.
-            drop(self.fill_gate.enter().await);
-        }
+        // Or zeros would follow where the file is cut to what it holds.
+        let _fill = self.fill_gate.enter().await;
         self.write_index_tails(1).await?;
         // Nothing of a log lies where its end is: files of these names are left from before a crash, and
         // are replaced or emptied.
@@ -348,6 +347,19 @@ impl<D: Disk> Log<D> {
     }
 
     async fn allocate_ahead(&self) {
+        let lengthens = |file: &D::File| file.allocation_lengthens();
+        let is_longer = self
+            .state
+            .borrow()
+            .active()
+            .file
+            .as_ref()
+            .is_some_and(lengthens);
+        // A roll waits, as for zeros.
+        let _gate = match is_longer {
+            true => Some(self.fill_gate.enter().await),
+            false => None,
+        };
         let (base_offset, file, size, step) = {
             let mut state = self.state.borrow_mut();
             if !wants_allocation(&state) {
@@ -360,6 +372,10 @@ impl<D: Disk> Log<D> {
             let Some(file) = active.file.clone() else {
                 return;
             };
+            if lengthens(&file) && !is_longer {
+                // It has begun meanwhile: another time.
+                return;
+            }
             if step == 0 || !state.reservation.set(step) {
                 return;
             }

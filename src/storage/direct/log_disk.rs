@@ -112,6 +112,10 @@ impl<B: DirectDisk> LogFile for AnyFile<B> {
         either!(self, file => file.write_waits())
     }
 
+    fn allocation_lengthens(&self) -> bool {
+        either!(self, file => file.allocation_lengthens())
+    }
+
     fn is_padded(&self) -> bool {
         either!(self, file => file.is_padded())
     }

@@ -117,6 +117,8 @@ impl RawFile for MemoryFile {
 
     async fn allocate(&self, position: u64, len: u64) -> io::Result<()> {
         LogFile::allocate(self, position, len).await?;
+        let is_held = &self.shared.writes_held;
+        poll_fn(|context| self.shared.poll_held(is_held, context)).await;
         let end = position + len;
         let mut content = self.inode.borrow_mut();
         if (content.bytes.len() as u64) < end {

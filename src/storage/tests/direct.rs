@@ -231,6 +231,58 @@ fn a_record_is_not_acknowledged_before_the_device_has_it() {
 }
 
 #[test]
+fn zeros_are_filled_behind_a_write_that_is_under_way() {
+    let (memory_disk, data) = memory();
+    let disk = direct(memory_disk.clone());
+    let mut durable = durable_settings();
+    durable.segment_bytes = 4 << 20;
+    let log = create(&disk, &data, &durable);
+    append(&log, batch(0, 3, NOW.0));
+    log.state.borrow_mut().epochs_dirty = false;
+    memory_disk.hold_writes();
+    // Longer than what is left free before zeros.
+    stage(&log, batch(1, 20_000, NOW.0)).unwrap();
+    let mut write = pin!(log.write_staged(NOW));
+    assert!(is_pending(&mut write));
+    let mut prepare = pin!(log.prepare());
+    assert!(is_pending(&mut prepare));
+    memory_disk.release_writes();
+    run(write).unwrap();
+    run(prepare).unwrap();
+    assert_eq!(
+        read_all(&log, Offset(20_003), 100),
+        expected(&[(0, 3), (1, 20_000)])
+    );
+}
+
+#[test]
+fn a_roll_waits_for_room_that_makes_its_segment_longer() {
+    let (memory_disk, data) = memory();
+    let disk = direct(memory_disk.clone());
+    let mut large = settings();
+    large.segment_bytes = 1 << 20;
+    let log = create(&disk, &data, &large);
+    append(&log, batch(0, 3, NOW.0));
+    log.state.borrow_mut().epochs_dirty = false;
+    memory_disk.hold_writes();
+    let mut prepare = pin!(log.prepare());
+    assert!(is_pending(&mut prepare));
+    let later = Timestamp(NOW.0 + settings().segment_ms as i64 + 10);
+    stage_at(&log, batch(1, 2, later.0), LeaderEpoch(0), later).unwrap();
+    let mut write = pin!(log.write_staged(later));
+    assert!(is_pending(&mut write));
+    assert_eq!(log.segment_count(), 1);
+    memory_disk.release_writes();
+    run(prepare).unwrap();
+    run(write).unwrap();
+    assert_eq!(log.segment_count(), 2);
+    assert_eq!(run(log.flush_closed()).unwrap(), Offset(3));
+    let closed = run(disk.open(&log_path(&data, 0), OpenMode::Read)).unwrap();
+    let sizes = log.size_bytes() - u64::from(log.state.borrow().active().size);
+    assert_eq!(closed.len().unwrap(), sizes);
+}
+
+#[test]
 fn the_pieces_of_a_large_write_are_in_flight_together() {
     let (memory_disk, data) = memory();
     let disk = LogDisk::new(memory_disk.clone(), DirectLimits::default());
