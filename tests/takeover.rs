@@ -32,14 +32,24 @@ const TIME: i64 = 1_700_000_000_000;
 
 #[test]
 fn a_data_directory_of_apache_kafka_is_served_and_written_on() {
+    take_over_with(&[]);
+}
+
+/// Kafka's segments end anywhere in a block, and are gone on with from there.
+#[test]
+fn and_past_the_page_cache() {
+    take_over_with(&[("ringspun.log.io", "direct")]);
+}
+
+fn take_over_with(settings: &[(&str, &str)]) {
     match packages::jars() {
         Err(reason) if packages::all_required() => panic!("{reason}"),
         Err(reason) => println!("skipped: {reason}"),
-        Ok(_) => take_over().unwrap_or_else(|problem| panic!("{problem}")),
+        Ok(_) => take_over(settings).unwrap_or_else(|problem| panic!("{problem}")),
     }
 }
 
-fn take_over() -> Result<(), String> {
+fn take_over(settings: &[(&str, &str)]) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let mut kafka = Broker::start(Kind::Kafka, folder.path(), &[])?;
     create_topic(&kafka).map_err(|error| error.to_string())?;
@@ -48,7 +58,7 @@ fn take_over() -> Result<(), String> {
     read(&kafka, RECORDS)?;
     kafka.stop()?;
 
-    let mut ours = Broker::start(Kind::from_environment(), folder.path(), &[])?;
+    let mut ours = Broker::start(Kind::from_environment(), folder.path(), settings)?;
     let served = cluster_id(&ours)?;
     if served != identity {
         return Err(format!("the cluster was {identity} and is now {served}"));
