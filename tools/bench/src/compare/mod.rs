@@ -35,7 +35,7 @@ use self::measure::{Failed, Plan};
 use self::report::{About, Report, TargetFacts};
 use self::rows::Row;
 use self::sys::Cores;
-use self::target::{Shape, Target};
+use self::target::{Shape, Target, With};
 
 pub use self::floor::{Program as FloorProgram, run as run_floor};
 
@@ -78,7 +78,11 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME='COMMAND'", value_parser = Target::parse)]
     target: Vec<Target>,
 
-    /// Only these targets of ringspun, kafka and those of --target
+    /// Another ringspun, the same program with other settings; may be repeated
+    #[arg(long, value_name = "NAME:SETTING=VALUE,…", value_parser = With::parse)]
+    with: Vec<With>,
+
+    /// Only these targets of ringspun, kafka and those of --with and --target
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     only: Vec<String>,
 
@@ -120,6 +124,8 @@ Examples:
     ringspun-bench compare --rows produce-1k,fetch-1 --rounds 7 --seconds 10
   Whether it works here, in a minute, without Java:
     ringspun-bench compare --quick --only ringspun --rows produce-1k
+  The page cache and O_DIRECT side by side:
+    ringspun-bench compare --only ringspun,direct --with direct:ringspun.log.io=direct
   A third broker (cargo install nisshi --no-default-features --features dynostore --ignore-rust-version):
     ringspun-bench compare --target nisshi='exec nisshi broker --listener-url tcp://127.0.0.1:{port} \\
       --advertised-listener-url tcp://127.0.0.1:{port} --storage-engine memory://nisshi/'
@@ -332,7 +338,11 @@ fn check(arguments: &Arguments) -> Result<()> {
 /// The targets that take part; everything they need is fetched or built.
 fn targets(arguments: &Arguments) -> Result<Vec<Target>> {
     let mut names = vec!["ringspun", "kafka"];
+    names.extend(arguments.with.iter().map(|with| with.name.as_str()));
     names.extend(arguments.target.iter().map(|target| target.name.as_str()));
+    for (i, name) in names.iter().enumerate() {
+        ensure!(!names[..i].contains(name), "two targets are called {name}");
+    }
     for name in &arguments.only {
         ensure!(
             names.contains(&name.as_str()),
@@ -343,12 +353,16 @@ fn targets(arguments: &Arguments) -> Result<Vec<Target>> {
     let wanted =
         |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
     let mut targets = Vec::new();
-    if wanted("ringspun") {
+    let others = || arguments.with.iter().filter(|with| wanted(&with.name));
+    if wanted("ringspun") || others().next().is_some() {
         let program = match &arguments.ringspun {
             Some(program) => program.clone(),
             None => built()?,
         };
-        targets.push(Target::ringspun(&program)?);
+        let ringspun = Target::ringspun(&program)?;
+        let others: Vec<Target> = others().map(|with| ringspun.with(with)).collect();
+        targets.extend(wanted("ringspun").then_some(ringspun));
+        targets.extend(others);
     }
     if wanted("kafka") {
         targets.push(Target::kafka(jars::Java::get(arguments.cache.as_deref())?));
@@ -527,6 +541,8 @@ mod tests {
                 .contains("/nonexistent/ringspun cannot be run")
         );
         assert!(refused(&["--only", "nisshi"]).contains("--only nisshi"));
+        let twice = with(&["--with", "a:b=c", "--target", "a=x {port}"]);
+        assert!(twice.contains("two targets are called a"), "{twice}");
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
     }
 

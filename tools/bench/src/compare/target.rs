@@ -48,6 +48,47 @@ pub struct Target {
     pub name: String,
     pub kind: Kind,
     pub version: String,
+    /// Settings of its own, besides what a row asks for.
+    pub more: Vec<(String, String)>,
+}
+
+/// The name and the settings of another ringspun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct With {
+    pub name: String,
+    pub settings: Vec<(String, String)>,
+}
+
+/// What a target cannot be called.
+const TAKEN: [&str; 3] = ["ringspun", "kafka", "floor"];
+
+/// Whether a target can be called so.
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.chars().all(plain) && !TAKEN.contains(&name)
+}
+
+impl With {
+    /// `name:setting=value,setting=value`, as `--with` takes it.
+    pub fn parse(text: &str) -> Result<With, String> {
+        let (name, settings) = text.split_once(':').unwrap_or((text, ""));
+        let settings: Option<Vec<(String, String)>> = settings
+            .split(',')
+            .map(|setting| {
+                let (name, value) = setting.split_once('=')?;
+                Some((name.trim().to_owned(), value.trim().to_owned()))
+            })
+            .collect();
+        match settings {
+            Some(settings) if is_name(name) => Ok(With {
+                name: name.to_owned(),
+                settings,
+            }),
+            _ => Err(format!(
+                "{text:?}: another ringspun is NAME:SETTING=VALUE,…, with a name of letters, digits, - _ . that is not taken"
+            )),
+        }
+    }
 }
 
 /// What a row asks of a broker.
@@ -67,11 +108,7 @@ impl Target {
     /// `name=command`, as `--target` takes it.
     pub fn parse(text: &str) -> Result<Target, String> {
         let (name, command) = text.split_once('=').unwrap_or((text, ""));
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if name.is_empty()
-            || !name.chars().all(plain)
-            || ["ringspun", "kafka", "floor"].contains(&name)
-        {
+        if !is_name(name) {
             return Err(format!(
                 "{text:?}: a target is NAME='COMMAND', with a name of letters, digits, - _ . that is not taken"
             ));
@@ -85,6 +122,7 @@ impl Target {
             name: name.to_owned(),
             kind: Kind::Command(command.to_owned()),
             version: command.to_owned(),
+            more: Vec::new(),
         })
     }
 
@@ -98,7 +136,17 @@ impl Target {
             name: "ringspun".into(),
             kind: Kind::Ringspun(program.to_path_buf()),
             version,
+            more: Vec::new(),
         })
+    }
+
+    /// The same program with other settings.
+    pub fn with(&self, with: &With) -> Target {
+        Target {
+            name: with.name.clone(),
+            more: with.settings.clone(),
+            ..self.clone()
+        }
     }
 
     pub fn kafka(java: Java) -> Target {
@@ -112,6 +160,7 @@ impl Target {
             name: "kafka".into(),
             kind: Kind::Kafka(java),
             version,
+            more: Vec::new(),
         }
     }
 
@@ -148,6 +197,7 @@ impl Target {
             }
             _ => {}
         }
+        settings.extend(self.more.iter().cloned());
         settings
     }
 }
@@ -451,6 +501,26 @@ mod tests {
             "nisshi=nisshi broker",
         ] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn another_ringspun_has_a_name_and_settings_of_its_own() {
+        let with = With::parse("direct:ringspun.log.io=direct,num.partitions=3").expect("good");
+        assert_eq!(with.name, "direct");
+        let ours = Target {
+            name: "ringspun".into(),
+            kind: Kind::Ringspun("ringspun".into()),
+            version: String::new(),
+            more: Vec::new(),
+        };
+        let target = ours.with(&with);
+        assert!(target.is_ringspun());
+        let direct = ("ringspun.log.io".to_owned(), "direct".to_owned());
+        assert!(target.settings(&Shape::default()).contains(&direct));
+        assert!(!ours.settings(&Shape::default()).contains(&direct));
+        for wrong in ["direct", "direct:", "kafka:a=b", ":a=b", "a b:c=d", "a:b"] {
+            assert!(With::parse(wrong).is_err(), "{wrong}");
         }
     }
 
