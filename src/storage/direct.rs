@@ -275,6 +275,14 @@ impl<R: RawFile> LogFile for DirectFile<R> {
             }
             at += piece as u64;
         }
+        if inner.raw_len.get() < end {
+            // All of it lies in the block in which the file ended, which is not as long yet.
+            self.allocate(position, len).await?;
+            if inner.raw_len.get() < end {
+                return Ok(false);
+            }
+            inner.changed();
+        }
         inner.len.set(inner.len.get().max(end));
         self.sync_data().await?;
         Ok(true)

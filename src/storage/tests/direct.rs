@@ -249,6 +249,9 @@ fn zeros_are_filled_behind_a_write_that_is_under_way() {
     memory_disk.release_writes();
     run(write).unwrap();
     run(prepare).unwrap();
+    // What the device has, not what is in memory.
+    let file = log.state.borrow().active().file.clone().unwrap();
+    file.idle();
     assert_eq!(
         read_all(&log, Offset(20_003), 100),
         expected(&[(0, 3), (1, 20_000)])
@@ -299,6 +302,36 @@ fn the_pieces_of_a_large_write_are_in_flight_together() {
     memory_disk.release_writes();
     assert_eq!(run(write).unwrap(), 5_000_000);
     assert!(read(&file, 0, 6_000_000) == bytes);
+}
+
+#[test]
+fn what_is_written_over_is_not_read_from_what_was_read_before() {
+    let (memory_disk, data) = memory();
+    let disk = LogDisk::new(memory_disk, DirectLimits::default());
+    let file = run(disk.open_log(&data.join("a"), OpenMode::Create, LogIo::Direct)).unwrap();
+    run(file.write_at(0, vec![pattern(0, 20_000)])).unwrap();
+    file.idle();
+    assert!(read(&file, 0, 30_000) == pattern(0, 20_000));
+    run(file.write_at(5_000, vec![pattern(1, 100)])).unwrap();
+    run(file.write_at(20_000, vec![pattern(2, 100)])).unwrap();
+    assert!(read(&file, 5_000, 100) == pattern(1, 100));
+    assert!(read(&file, 20_000, 200) == pattern(2, 100));
+    run(file.truncate(5_050)).unwrap();
+    run(file.write_at(5_050, vec![pattern(3, 50)])).unwrap();
+    file.idle();
+    assert!(read(&file, 5_000, 1000) == [&pattern(1, 100)[..50], &pattern(3, 50)].concat());
+}
+
+#[test]
+fn a_few_zeros_behind_the_end_are_in_the_file() {
+    let (memory_disk, data) = memory();
+    let disk = LogDisk::new(memory_disk, DirectLimits::default());
+    let file = run(disk.open_log(&data.join("a"), OpenMode::Create, LogIo::Direct)).unwrap();
+    run(file.write_at(0, vec![pattern(0, 10)])).unwrap();
+    run(file.truncate(10)).unwrap();
+    assert!(run(file.fill(10, 5)).unwrap());
+    assert_eq!(file.len().unwrap(), 15);
+    assert!(read(&file, 10, 10) == [0; 5]);
 }
 
 #[test]
