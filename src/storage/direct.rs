@@ -236,8 +236,8 @@ impl<R: RawFile> LogFile for DirectFile<R> {
         true
     }
 
-    fn is_padded(&self) -> bool {
-        self.inner.raw_len.get() != self.inner.len.get()
+    fn is_padded(&self, size: u64) -> bool {
+        self.inner.raw_len.get() > size
     }
 
     async fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {

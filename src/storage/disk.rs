@@ -123,9 +123,10 @@ pub trait LogFile: Clone + std::fmt::Debug + 'static {
         false
     }
 
-    /// Whether the file may be longer than [`len`](Self::len) says, by zeros: it is to be
-    /// [truncated](Self::truncate) to what it holds before its length is trusted.
-    fn is_padded(&self) -> bool {
+    /// Whether the file may be longer than the `size` that was written, by zeros of its own making: it is to
+    /// be [truncated](Self::truncate) to what it holds before its length is trusted.
+    fn is_padded(&self, size: u64) -> bool {
+        let _ = size;
         false
     }
 

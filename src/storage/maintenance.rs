@@ -269,10 +269,13 @@ impl<D: Disk> Log<D> {
 
     /// Cuts a closed segment to what it holds. Once it lies below the recovery point its length is trusted.
     async fn cut_fill(&self, base_offset: i64, size: u32, file: &D::File) -> Result<(), LogError> {
-        let is_longer = |segment: &mut Segment<D::File>| segment.filled > segment.size;
-        let segment =
-            |state: &mut State<D::File>| state.segment_mut(base_offset).is_some_and(is_longer);
-        if !segment(&mut self.state.borrow_mut()) && !file.is_padded() {
+        let is_longer = {
+            let mut state = self.state.borrow_mut();
+            state
+                .segment_mut(base_offset)
+                .is_some_and(|s| s.is_longer())
+        };
+        if !is_longer {
             return Ok(());
         }
         self.trim(base_offset, size, file).await?;
@@ -446,16 +449,19 @@ impl<D: Disk> Log<D> {
     /// Cuts closed segments to what they hold. The gate of preparations is held.
     async fn trim_closed(&self) -> Result<(), LogError> {
         loop {
+            let was_longer;
             let (base_offset, size, file) = {
                 let state = self.state.borrow();
                 let last = state.segments.len() - 1;
-                let allocated = state.segments.iter().take(last).find(|segment| {
-                    let is_padded = |file: &D::File| file.is_padded();
-                    segment.allocated != 0 || segment.file.as_ref().is_some_and(is_padded)
-                });
+                let allocated = state
+                    .segments
+                    .iter()
+                    .take(last)
+                    .find(|segment| segment.allocated != 0 || segment.is_longer());
                 let Some(segment) = allocated else {
                     return Ok(());
                 };
+                was_longer = segment.is_longer();
                 (segment.base_offset, segment.size, segment.file.clone())
             };
             if let Some(file) = file {
@@ -463,7 +469,7 @@ impl<D: Disk> Log<D> {
             }
             if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
                 segment.allocated = 0;
-                segment.note_cut_to_size();
+                segment.note_cut_to_size(was_longer);
             }
         }
     }
@@ -568,8 +574,11 @@ impl<D: Disk> Log<D> {
             self.trim_closed().await?;
             if let Some(file) = file {
                 let base_offset = self.state.borrow().active().base_offset;
+                let was_longer = self.state.borrow().active().is_longer();
                 self.trim(base_offset, size, &file).await?;
-                self.state.borrow_mut().active_mut().note_cut_to_size();
+                let mut state = self.state.borrow_mut();
+                state.active_mut().note_cut_to_size(was_longer);
+                drop(state);
                 // A directory that was taken over may lack them, and Kafka wants both.
                 // The index of transactions is made anew after any other stop.
                 let kinds = [FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex];

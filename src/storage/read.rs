@@ -459,7 +459,8 @@ fn close_unused<F: LogFile>(state: &mut State<F>) {
         if open <= OPEN_SEGMENTS {
             break;
         }
-        let is_settled = segment.allocated == 0 && segment.swapped.is_none();
+        let is_settled =
+            segment.allocated == 0 && !segment.is_longer() && segment.swapped.is_none();
         if segment.file.is_some() && segment.is_fully_synced() && is_settled {
             segment.close_files();
             open -= 1;

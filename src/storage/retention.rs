@@ -216,10 +216,10 @@ impl<D: Disk> Log<D> {
                 self.remove_segment(segment).await?;
             }
         }
-        let (base_offset, size, filled) = {
+        let (base_offset, size, is_longer) = {
             let state = self.state.borrow();
             let active = state.active();
-            (active.base_offset, active.size, active.filled)
+            (active.base_offset, active.size, active.is_longer())
         };
         let (position, end) = match self.last_batch_below(base_offset, size).await {
             Ok(found) => found,
@@ -230,7 +230,7 @@ impl<D: Disk> Log<D> {
                 return Err(self.fail(Operation::Truncate, &path, error));
             }
         };
-        if position < u64::from(size.max(filled)) {
+        if position < u64::from(size) || is_longer {
             let file = self.file_of(base_offset).await?;
             if let Err(error) = file.truncate(position).await {
                 let path = self.path(base_offset, FileKind::Log);

@@ -86,15 +86,21 @@ impl<F: LogFile> Segment<F> {
         self.time_index.file = None;
     }
 
-    /// Its file was cut to the batches that it has, and that is not on the device yet.
-    pub(super) fn note_cut_to_size(&mut self) {
-        self.is_cut |= self.filled > self.size;
+    /// Whether the file is longer than its batches: it has to be cut before its length is trusted.
+    pub(super) fn is_longer(&self) -> bool {
+        let is_padded = |file: &F| file.is_padded(u64::from(self.size));
+        self.filled > self.size || self.file.as_ref().is_some_and(is_padded)
+    }
+
+    /// Its file was cut to the batches that it has, and that is not on the device yet if it `was_longer`.
+    pub(super) fn note_cut_to_size(&mut self, was_longer: bool) {
+        self.is_cut |= was_longer;
         self.filled = 0;
     }
 
     /// Whether a closed segment is on the device as it is to be found there: its indexes, and where it ends.
     pub(super) fn is_settled(&self) -> bool {
-        self.indexes_synced && !self.is_cut && self.filled <= self.size
+        self.indexes_synced && !self.is_cut && !self.is_longer()
     }
 
     pub(super) fn is_fully_synced(&self) -> bool {

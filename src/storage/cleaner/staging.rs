@@ -62,7 +62,7 @@ impl<F: LogFile> Out<F> {
 
     async fn finish(&mut self, pace: &impl Pace) -> io::Result<()> {
         self.flush(pace).await?;
-        if self.file.is_padded() {
+        if self.file.is_padded(self.written) {
             self.file.truncate(self.written).await?;
         }
         self.file.sync_data().await

@@ -116,8 +116,8 @@ impl<B: DirectDisk> LogFile for AnyFile<B> {
         either!(self, file => file.allocation_lengthens())
     }
 
-    fn is_padded(&self) -> bool {
-        either!(self, file => file.is_padded())
+    fn is_padded(&self, size: u64) -> bool {
+        either!(self, file => file.is_padded(size))
     }
 
     async fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {

@@ -138,7 +138,7 @@ fn same_bytes<D: Disk>(disk: &D, dir: &Path, changes: Vec<Change>) {
                 let to = part(to, model.len());
                 for file in &files {
                     run(file.truncate(to as u64)).unwrap();
-                    assert!(!file.is_padded());
+                    assert!(!file.is_padded(to as u64));
                 }
                 model.truncate(to);
                 end = end.min(to);
@@ -519,6 +519,65 @@ fn closed_segments_are_cut_before_their_length_is_trusted() {
         let below = read_all(&after, point, 1000);
         assert_eq!(below.len() as i64, point.0, "{seed}");
     }
+}
+
+/// A segment that was recovered and flushed to its end, and has nothing new in its indexes when it is closed.
+#[test]
+fn a_closed_segment_with_nothing_to_sync_is_cut_all_the_same() {
+    fn on<D: Disk>(on: fn(MemoryDisk) -> D, settings: &LogSettings) {
+        let (memory_disk, data) = memory();
+        let disk = on(memory_disk.clone());
+        let log = create(&disk, &data, settings);
+        append(&log, batch(0, 3, NOW.0));
+        drop(log);
+        let (log, _) = open(&disk, &data, settings, options(false));
+        append(&log, batch(1, 3, NOW.0));
+        run(log.prepare()).unwrap();
+        run(log.flush()).unwrap();
+        let later = Timestamp(NOW.0 + settings.segment_ms as i64 + 10);
+        stage_at(&log, batch(2, 2, later.0), LeaderEpoch(0), later).unwrap();
+        run(log.write_staged(later)).unwrap();
+        assert_eq!(log.segment_count(), 2);
+        let point = run(log.flush()).unwrap();
+        assert_eq!(point, Offset(8));
+        let image = on(memory_disk.crash(Crash::Kill));
+        let mut from = options(false);
+        from.recovery_point = point;
+        let (after, report) = open(&image, &data, settings, from);
+        assert_eq!(report.damage, None);
+        let all = expected(&[(0, 3), (1, 3), (2, 2)]);
+        assert_eq!(read_all(&after, point, 100), all);
+    }
+    on(std::convert::identity, &durable_settings());
+    go_direct();
+    on(direct, &settings());
+    on(direct, &durable_settings());
+}
+
+#[test]
+fn a_segment_that_a_truncation_ends_at_its_end_is_cut_when_it_is_closed_again() {
+    let (memory_disk, data) = memory();
+    let disk = direct(memory_disk);
+    let log = create(&disk, &data, &settings());
+    let mut made = Vec::new();
+    while log.segment_count() < 2 {
+        append(&log, batch(made.len() as u64, 3, NOW.0));
+        made.push((made.len() as u64, 3));
+    }
+    made.pop();
+    let end = Offset(log.state.borrow().active().base_offset);
+    run(log.truncate_to(end, NOW)).unwrap();
+    assert_eq!((log.segment_count(), log.log_end_offset()), (1, end));
+    append(&log, batch(made.len() as u64, 40, NOW.0));
+    made.push((made.len() as u64, 40));
+    assert_eq!(log.segment_count(), 2);
+    let point = run(log.flush()).unwrap();
+    drop(log);
+    let mut from = options(false);
+    from.recovery_point = point;
+    let (log, report) = open(&disk, &data, &settings(), from);
+    assert_eq!(report.damage, None);
+    assert_eq!(read_all(&log, point, 100), expected(&made));
 }
 
 #[test]
