@@ -39,13 +39,12 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::disk::{LogFile, LogSlice, WriteLimit};
+use super::disk::{Loan, LogFile, LogSlice, WriteLimit};
 use super::gate::Gate;
 use crate::runtime::aligned::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES_MAX};
 use cache::Recent;
 pub use file::probe_direct;
 pub use log_disk::{AnyFile, LogDisk};
-use memory::Lent;
 pub use memory::{DirectLimits, DirectMemory};
 pub use raw::{DirectDisk, RawFile, RawRead, RawWrite};
 
@@ -121,6 +120,18 @@ struct Chunk {
 impl Chunk {
     fn capacity_end(&self) -> u64 {
         self.start + self.buffer.len() as u64
+    }
+}
+
+/// Bytes that a connection has until it has sent them.
+struct Lent {
+    bytes: Vec<u8>,
+    _loan: Loan,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -311,20 +322,23 @@ impl<R: RawFile> LogFile for DirectFile<R> {
         Ok(())
     }
 
-    async fn slice(&self, position: u64, len: u32) -> io::Result<LogSlice> {
+    async fn slice(&self, position: u64, len: u32, mut loan: Loan) -> io::Result<LogSlice> {
+        loan.set(len.into());
         let mut bytes = vec![0; len as usize];
-        let lent = Lent::new(len.into(), self.inner.memory.lending());
         if self.inner.read(position, &mut bytes).await? < bytes.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(LogSlice::Bytes(Bytes::from_owner(lent.with(bytes))))
+        Ok(LogSlice::Bytes(Bytes::from_owner(Lent {
+            bytes,
+            _loan: loan,
+        })))
     }
 
-    fn slice_limit(&self, max_bytes: u32) -> u32 {
-        let left = self.inner.memory.lending().left();
-        max_bytes
-            .min(SLICE_BYTES_MAX)
-            .min(u32::try_from(left).unwrap_or(u32::MAX))
+    fn lend(&self, max_bytes: u32) -> Loan {
+        self.inner
+            .memory
+            .lending()
+            .lend(max_bytes.min(SLICE_BYTES_MAX))
     }
 
     fn idle(&self) {

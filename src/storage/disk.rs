@@ -21,6 +21,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags};
@@ -154,17 +155,76 @@ pub trait LogFile: Clone + std::fmt::Debug + 'static {
     fn sync_data(&self) -> impl Future<Output = io::Result<()>>;
 
     /// The range as something a connection can send, without reading it where it is in the page cache.
-    /// `len` bytes must have been written at `position`, or the back end says so with an error.
-    fn slice(&self, position: u64, len: u32) -> impl Future<Output = io::Result<LogSlice>>;
+    /// `len` bytes must have been written at `position`, or the back end says so with an error. More than the
+    /// `loan` allows may be asked for where one batch is larger.
+    fn slice(
+        &self,
+        position: u64,
+        len: u32,
+        loan: Loan,
+    ) -> impl Future<Output = io::Result<LogSlice>>;
 
-    /// How many of `max_bytes` a [`slice`](Self::slice) should have now: where it takes memory, that is
-    /// bounded. With 0 there is none left, and more than one batch should not be asked for.
-    fn slice_limit(&self, max_bytes: u32) -> u32 {
-        max_bytes
+    /// How many of `max_bytes` a [`slice`](Self::slice) may have now: where it takes memory, that is bounded,
+    /// and held from here on. With 0 there is none left, and more than one batch should not be asked for.
+    fn lend(&self, max_bytes: u32) -> Loan {
+        Loan {
+            max_bytes,
+            of: None,
+        }
     }
 
     /// Gives back memory that a file holds which nobody writes to.
     fn idle(&self) {}
+}
+
+/// Bytes that somebody may have in memory; given back when dropped.
+#[derive(Debug)]
+pub struct Loan {
+    /// How many.
+    pub max_bytes: u32,
+    of: Option<(Arc<Lending>, u64)>,
+}
+
+impl Loan {
+    /// Changes how many are held, whether or not there are so many.
+    pub(super) fn set(&mut self, bytes: u64) {
+        if let Some((lending, held)) = &mut self.of {
+            lending.lent.fetch_add(bytes, Ordering::Relaxed);
+            lending.lent.fetch_sub(*held, Ordering::Relaxed);
+            *held = bytes;
+        }
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// A bounded number of bytes that loans are made of.
+#[derive(Debug)]
+pub(super) struct Lending {
+    limit: u64,
+    lent: AtomicU64,
+}
+
+impl Lending {
+    pub(super) fn new(limit: u64) -> Arc<Self> {
+        let lent = AtomicU64::new(0);
+        Arc::new(Self { limit, lent })
+    }
+
+    /// At most `max_bytes` of what is left.
+    pub(super) fn lend(self: &Arc<Self>, max_bytes: u32) -> Loan {
+        let left = self.limit.saturating_sub(self.lent.load(Ordering::Relaxed));
+        let max_bytes = max_bytes.min(u32::try_from(left).unwrap_or(u32::MAX));
+        self.lent.fetch_add(max_bytes.into(), Ordering::Relaxed);
+        Loan {
+            max_bytes,
+            of: Some((self.clone(), max_bytes.into())),
+        }
+    }
 }
 
 /// See [`LogFile::write_limit`].

@@ -24,7 +24,7 @@ use bytes::Bytes;
 
 pub use lie::Lie;
 
-use super::disk::{DirEntry, Disk, LogFile, LogSlice, OpenMode};
+use super::disk::{DirEntry, Disk, Loan, LogFile, LogSlice, OpenMode};
 use crate::base::Timestamp;
 use lie::Lies;
 
@@ -456,7 +456,7 @@ impl LogFile for MemoryFile {
         Ok(())
     }
 
-    async fn slice(&self, position: u64, len: u32) -> io::Result<LogSlice> {
+    async fn slice(&self, position: u64, len: u32, _loan: Loan) -> io::Result<LogSlice> {
         let content = self.inode.borrow();
         let start = position as usize;
         match content.bytes.get(start..start + len as usize) {

@@ -73,7 +73,7 @@ pub mod txn_index;
 
 pub use allocation::AllocationBudget;
 pub use direct::{DirectLimits, LogDisk, probe_direct};
-pub use disk::{DirEntry, Disk, Inline, LogFile, LogSlice, Offload, OpenMode};
+pub use disk::{DirEntry, Disk, Inline, Loan, LogFile, LogSlice, Offload, OpenMode};
 pub use error::{Failure, LogError, Operation};
 pub use log::{AppendError, Log, Staged, Written};
 pub use memory::MemoryDisk;

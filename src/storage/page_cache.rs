@@ -15,7 +15,7 @@ use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 use rustix::io::ReadWriteFlags;
 
-use super::disk::{DirEntry, Disk, LogFile, LogSlice, MAX_WRITE_BUFFERS, Offload, OpenMode};
+use super::disk::{DirEntry, Disk, Loan, LogFile, LogSlice, MAX_WRITE_BUFFERS, Offload, OpenMode};
 use crate::base::profile::Gauged;
 use crate::base::{FileSlice, Timestamp};
 use crate::runtime::profile;
@@ -133,7 +133,7 @@ impl<O: Offload + std::fmt::Debug> LogFile for PageCacheFile<O> {
         self.offload.sync_data(self.file.clone()).await
     }
 
-    async fn slice(&self, position: u64, len: u32) -> io::Result<LogSlice> {
+    async fn slice(&self, position: u64, len: u32, _loan: Loan) -> io::Result<LogSlice> {
         Ok(LogSlice::File(FileSlice {
             file: self.file.clone(),
             position,

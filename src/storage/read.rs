@@ -128,7 +128,8 @@ impl<D: Disk> Log<D> {
             return Ok(out);
         }
         let file = self.file_of(from.base_offset).await?;
-        let max_bytes = file.slice_limit(max_bytes);
+        let loan = file.lend(max_bytes);
+        let max_bytes = loan.max_bytes;
         let available = limit - from.position;
         let (len, next) = if available <= max_bytes {
             let next = if is_last {
@@ -147,7 +148,7 @@ impl<D: Disk> Log<D> {
             }
         };
         let slice = file
-            .slice(u64::from(from.position), len)
+            .slice(u64::from(from.position), len, loan)
             .await
             .map_err(|error| self.read_failed(from.base_offset, error))?;
         out.slice = Some(slice);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{DirectDisk, DirectFile, DirectLimits, DirectMemory};
 use crate::base::settings::LogIo;
-use crate::storage::disk::{DirEntry, Disk, LogFile, LogSlice, OpenMode, WriteLimit};
+use crate::storage::disk::{DirEntry, Disk, Loan, LogFile, LogSlice, OpenMode, WriteLimit};
 
 /// One per shard; clones are the same.
 pub struct LogDisk<B: DirectDisk> {
@@ -140,12 +140,12 @@ impl<B: DirectDisk> LogFile for AnyFile<B> {
         either!(self, file => file.sync_data().await)
     }
 
-    async fn slice(&self, position: u64, len: u32) -> io::Result<LogSlice> {
-        either!(self, file => file.slice(position, len).await)
+    async fn slice(&self, position: u64, len: u32, loan: Loan) -> io::Result<LogSlice> {
+        either!(self, file => file.slice(position, len, loan).await)
     }
 
-    fn slice_limit(&self, max_bytes: u32) -> u32 {
-        either!(self, file => file.slice_limit(max_bytes))
+    fn lend(&self, max_bytes: u32) -> Loan {
+        either!(self, file => file.lend(max_bytes))
     }
 
     fn idle(&self) {

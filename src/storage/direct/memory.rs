@@ -6,12 +6,12 @@ use std::future::poll_fn;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use super::cache::Block;
 use super::{CACHED_BYTES, Inner, RawFile, ZEROS_BYTES};
 use crate::runtime::aligned::{AlignedBuffer, BufferPool};
+use crate::storage::disk::Lending;
 
 /// How much memory direct files of one shard take at most, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,7 @@ const EVICTED_PART: usize = 8;
 /// One per shard.
 pub struct DirectMemory<R: RawFile> {
     pool: BufferPool,
+    /// What connections of all shards have of this shard's files.
     lending: Arc<Lending>,
     /// By what the file is.
     files: RefCell<HashMap<(u64, u64), (u64, Weak<Inner<R>>)>>,
@@ -51,10 +52,7 @@ impl<R: RawFile> DirectMemory<R> {
     pub fn new(limits: DirectLimits) -> Self {
         Self {
             pool: BufferPool::new(limits.cache_bytes),
-            lending: Arc::new(Lending {
-                limit: limits.lent_bytes,
-                lent: AtomicU64::new(0),
-            }),
+            lending: Lending::new(limits.lent_bytes),
             files: RefCell::default(),
             blocks: RefCell::default(),
             zeros: RefCell::default(),
@@ -231,54 +229,4 @@ impl<R: RawFile> DirectMemory<R> {
 enum Victim<R: RawFile> {
     Block((u64, u64)),
     Chunk(Rc<Inner<R>>, u64),
-}
-
-/// What connections of all shards have of this shard's files.
-#[derive(Debug)]
-pub(super) struct Lending {
-    limit: u64,
-    lent: AtomicU64,
-}
-
-impl Lending {
-    /// Bytes.
-    pub(super) fn left(&self) -> u64 {
-        self.limit.saturating_sub(self.lent.load(Ordering::Relaxed))
-    }
-}
-
-/// Bytes that a connection has until it has sent them.
-pub(super) struct Lent {
-    bytes: Vec<u8>,
-    len: u64,
-    lending: Arc<Lending>,
-}
-
-impl Lent {
-    /// Counts `len` bytes from now on.
-    pub(super) fn new(len: u64, lending: &Arc<Lending>) -> Self {
-        lending.lent.fetch_add(len, Ordering::Relaxed);
-        Self {
-            bytes: Vec::new(),
-            len,
-            lending: lending.clone(),
-        }
-    }
-
-    pub(super) fn with(mut self, bytes: Vec<u8>) -> Self {
-        self.bytes = bytes;
-        self
-    }
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.lending.lent.fetch_sub(self.len, Ordering::Relaxed);
-    }
 }

@@ -161,7 +161,7 @@ fn same_bytes<D: Disk>(disk: &D, dir: &Path, changes: Vec<Change>) {
                     assert!(read(file, at as u64, len) == expected, "{at} {len}");
                 }
                 let whole = expected.len() as u32;
-                let slice = run(files[0].slice(at as u64, whole)).unwrap();
+                let slice = run(files[0].slice(at as u64, whole, files[0].lend(whole))).unwrap();
                 assert!(bytes_of(&slice) == expected);
             }
         }
@@ -605,14 +605,17 @@ fn memory_is_bounded_and_given_back_by_idle_logs() {
         }
     }
     assert!(disk.memory_bytes() > 2 << 20);
-    // What is lent is counted: then there is one batch a fetch.
-    assert_eq!(files[0].slice_limit(u32::MAX), 1 << 20);
-    let lent = run(files[0].slice(0, 700_000)).unwrap();
-    assert_eq!(files[1].slice_limit(u32::MAX), (1 << 20) - 700_000);
-    let more = run(files[1].slice(0, 700_000)).unwrap();
-    assert_eq!(files[1].slice_limit(u32::MAX), 0);
+    // What is lent is counted from when it was asked for: then there is one batch a fetch.
+    assert_eq!(files[0].lend(u32::MAX).max_bytes, 1 << 20);
+    let loan = files[0].lend(700_000);
+    assert_eq!(files[1].lend(u32::MAX).max_bytes, (1 << 20) - 700_000);
+    let lent = run(files[0].slice(0, 600_000, loan)).unwrap();
+    assert_eq!(files[1].lend(u32::MAX).max_bytes, (1 << 20) - 600_000);
+    let none = files[1].lend(0);
+    let more = run(files[1].slice(0, 700_000, none)).unwrap();
+    assert_eq!(files[1].lend(u32::MAX).max_bytes, 0);
     drop((lent, more));
-    assert_eq!(files[1].slice_limit(5), 5);
+    assert_eq!(files[1].lend(5).max_bytes, 5);
     files.iter().for_each(LogFile::idle);
     assert_eq!(disk.memory_bytes(), 0);
 }
