@@ -464,13 +464,30 @@ impl<D: Disk> Log<D> {
                 was_longer = segment.is_longer();
                 (segment.base_offset, segment.size, segment.file.clone())
             };
-            if let Some(file) = file {
+            if let Some(file) = self.file_to_trim(base_offset, file).await? {
                 self.trim(base_offset, size, &file).await?;
             }
             if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
                 segment.allocated = 0;
                 segment.note_cut_to_size(was_longer);
             }
+        }
+    }
+
+    /// The `.log` of a segment: as it is open, or opened where it is longer than what it holds.
+    async fn file_to_trim(
+        &self,
+        base_offset: i64,
+        file: Option<D::File>,
+    ) -> Result<Option<D::File>, LogError> {
+        let is_longer = {
+            let mut state = self.state.borrow_mut();
+            let segment = state.segment_mut(base_offset);
+            segment.is_some_and(|segment| segment.is_longer())
+        };
+        match file {
+            None if is_longer => self.file_for_sync(base_offset, FileKind::Log).await,
+            file => Ok(file),
         }
     }
 
@@ -572,13 +589,14 @@ impl<D: Disk> Log<D> {
             };
             self.write_index_tails(1).await?;
             self.trim_closed().await?;
-            if let Some(file) = file {
-                let base_offset = self.state.borrow().active().base_offset;
-                let was_longer = self.state.borrow().active().is_longer();
+            let base_offset = self.state.borrow().active().base_offset;
+            let was_longer = self.state.borrow().active().is_longer();
+            if let Some(file) = self.file_to_trim(base_offset, file).await? {
                 self.trim(base_offset, size, &file).await?;
-                let mut state = self.state.borrow_mut();
-                state.active_mut().note_cut_to_size(was_longer);
-                drop(state);
+                self.state
+                    .borrow_mut()
+                    .active_mut()
+                    .note_cut_to_size(was_longer);
                 // A directory that was taken over may lack them, and Kafka wants both.
                 // The index of transactions is made anew after any other stop.
                 let kinds = [FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex];

@@ -71,6 +71,10 @@ fn take_files<F: LogFile>(segment: &mut Segment<F>, is_active: bool, closed: &mu
         return;
     }
     if segment.synced_size == segment.size {
+        if segment.is_longer() {
+            // What the file knew of itself: it is cut before its length is trusted.
+            segment.filled = segment.filled.max(segment.size.saturating_add(1));
+        }
         closed.extend(segment.file.take());
     }
     // A lost entry costs a search, and recovery makes both anew; after a roll they are closed unsynced, too.

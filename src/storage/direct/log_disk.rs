@@ -218,6 +218,10 @@ impl<B: DirectDisk> Disk for LogDisk<B> {
         self.base.read_file(path, limit_bytes).await
     }
 
+    async fn read_pieces(&self, pieces: Vec<(PathBuf, u64, usize)>) -> io::Result<Vec<Vec<u8>>> {
+        self.base.read_pieces(pieces).await
+    }
+
     async fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         self.base.replace_file(path, content).await
     }

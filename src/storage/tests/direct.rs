@@ -581,6 +581,44 @@ fn a_segment_that_a_truncation_ends_at_its_end_is_cut_when_it_is_closed_again() 
 }
 
 #[test]
+fn files_that_were_closed_while_they_were_longer_are_cut_all_the_same() {
+    fn on<D: Disk>(disk: &D, data: &Path, settings: &LogSettings) {
+        let log = create(disk, data, settings);
+        append(&log, batch(0, 3, NOW.0));
+        run(log.prepare()).unwrap();
+        run(log.flush()).unwrap();
+        run(log.close_files());
+        let later = Timestamp(NOW.0 + settings.segment_ms as i64 + 10);
+        stage_at(&log, batch(1, 2, later.0), LeaderEpoch(0), later).unwrap();
+        run(log.write_staged(later)).unwrap();
+        assert_eq!(log.segment_count(), 2);
+        let point = run(log.flush()).unwrap();
+        run(log.close_files());
+        drop(log);
+        let mut from = options(false);
+        from.recovery_point = point;
+        let (log, report) = open(disk, data, settings, from);
+        assert_eq!(report.damage, None);
+        let all = expected(&[(0, 3), (1, 2)]);
+        assert_eq!(read_all(&log, point, 100), all);
+        append(&log, batch(2, 1, later.0));
+        run(log.flush()).unwrap();
+        run(log.close_files());
+        run(log.close(later)).unwrap();
+        let (log, report) = open(disk, data, settings, options(true));
+        assert_eq!(report, OpenReport::default());
+        let all = expected(&[(0, 3), (1, 2), (2, 1)]);
+        assert_eq!(read_all(&log, Offset(6), 100), all);
+    }
+    let (disk, data) = memory();
+    on(&disk, &data, &durable_settings());
+    let (disk, data) = memory();
+    on(&direct(disk), &data, &settings());
+    let (disk, data) = memory();
+    on(&direct(disk), &data, &durable_settings());
+}
+
+#[test]
 fn memory_is_bounded_and_given_back_by_idle_logs() {
     let (memory_disk, data) = memory();
     let limits = DirectLimits {
