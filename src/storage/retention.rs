@@ -202,6 +202,7 @@ impl<D: Disk> Log<D> {
         }
         let end = self.log_end_offset().0;
         // Later segments go, the newest first.
+        let mut removed = 0;
         loop {
             let last = {
                 let mut state = self.state.borrow_mut();
@@ -214,7 +215,14 @@ impl<D: Disk> Log<D> {
             };
             if let Some(segment) = last {
                 self.remove_segment(segment).await?;
+                removed += 1;
             }
+        }
+        if removed > 0 {
+            // A power cut must not bring them back behind a segment that is cut: the log would have a hole, and
+            // the recovery point may lie behind it.
+            let dir = self.dir();
+            self.sync_dir(&dir).await?;
         }
         let (base_offset, size, is_longer) = {
             let state = self.state.borrow();

@@ -374,3 +374,43 @@ fn indexes_of_a_flushed_segment_are_whole_in_the_middle_of_a_truncation() {
         }
     }
 }
+
+#[test]
+fn a_truncation_that_a_power_cut_ends_leaves_no_hole() {
+    let calls = |disk: &MemoryDisk| disk.calls(memory::Call::Any);
+    let flushed = || {
+        let (disk, data) = memory();
+        let log = create(&disk, &data, &settings());
+        append_until_rolled(&log);
+        append_until_rolled(&log);
+        let end = run(log.flush()).unwrap();
+        (disk, data, log, end)
+    };
+    let (disk, _, log, _) = flushed();
+    let (to, before) = (Offset(6), calls(&disk));
+    run(log.truncate_to(to, NOW)).unwrap();
+    for at in before + 1..=calls(&disk) {
+        let (disk, data, log, end) = flushed();
+        let options = from_checkpoint(&log);
+        disk.set_fault(memory::Call::Any, at, memory::Fault::PowerOff);
+        assert!(run(log.truncate_to(to, NOW)).is_err());
+        after_power_cuts(&disk, &data, &settings(), &options, |log, _, seed| {
+            assert_whole(log, &format!("{at} {seed}"));
+            let is_between = (to..=end).contains(&log.log_end_offset());
+            assert!(is_between, "{at} {seed}: {}", log.log_end_offset());
+        });
+    }
+}
+
+/// Every offset of the log is there.
+fn assert_whole(log: &Log<MemoryDisk>, what: &str) {
+    let (mut next, end) = (log.log_start_offset(), log.log_end_offset());
+    while next < end {
+        let out = run(log.read(next, 5000, end, true)).unwrap();
+        let batches = batches_of(&bytes_of(&out.slice.unwrap()));
+        for (header, _) in batches {
+            assert_eq!(header.base_offset, next, "{what}");
+            next = header.next_offset();
+        }
+    }
+}
