@@ -388,14 +388,15 @@ impl<D: Disk> Log<D> {
 
     /// The recovery point as it is to be kept for the next start: one less where a segment ends, or may come to
     /// end, whose indexes are not on the device, or not its length. A segment that lies whole below is not looked
-    /// at.
+    /// at. One that was removed counts until its removal is on the device: a power cut brings it back.
     pub fn recovery_checkpoint(&self) -> Offset {
         let state = self.state.borrow();
         let point = state.recovery_point;
         let at = state.segment_index(point);
         let is_settled = match state.segments[at].base_offset < point {
             true => point < state.log_end_offset,
-            false => at == 0 || state.segments[at - 1].is_settled(),
+            false if at == 0 => !state.dir_dirty || point == 0,
+            false => state.segments[at - 1].is_settled(),
         };
         Offset(if is_settled { point } else { point - 1 })
     }

@@ -131,6 +131,34 @@ fn indexes_are_made_anew_of_a_segment_that_was_flushed_to_its_end_and_closed_lat
 }
 
 #[test]
+fn indexes_are_made_anew_of_a_segment_that_retention_took_and_a_power_cut_brings_back() {
+    let (disk, data) = memory();
+    let mut settings = settings();
+    let log = create(&disk, &data, &settings);
+    for tag in 0..8 {
+        append(&log, batch(tag, 3, NOW.0 + tag as i64 * 10));
+    }
+    let end = run(log.flush()).unwrap();
+    settings.retention_ms = 0;
+    log.set_settings(Arc::new(settings.clone()));
+    run(log.delete_old_segments(Timestamp(NOW.0 + 10_000), end)).unwrap();
+    assert_eq!(log.log_start_offset(), end);
+    let options = from_checkpoint(&log);
+    after_power_cuts(&disk, &data, &settings, &options, |log, _, seed| {
+        if log.log_start_offset() == end {
+            return;
+        }
+        for tag in 0..8 {
+            let wanted = Timestamp(NOW.0 + tag * 10);
+            let found = run(log.offset_for_timestamp(wanted, &mut Scratch::new())).unwrap();
+            assert_eq!(found.map(|f| f.offset), Some(Offset(tag * 3)), "{seed}");
+        }
+    });
+    run(log.flush()).unwrap();
+    assert_eq!(from_checkpoint(&log).recovery_point, end);
+}
+
+#[test]
 fn aborted_transactions_survive_with_the_segment_that_was_flushed() {
     let (disk, data) = memory();
     let log = create(&disk, &data, &settings());
