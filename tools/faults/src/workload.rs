@@ -109,7 +109,7 @@ impl World {
             13 => self.flush_beside_an_append(i),
             14 => self.delete_records(i),
             15 => self.retain(i),
-            16 => self.checkpoint(),
+            16 => self.checkpoint().map(drop),
             17..20 => self.clean(i),
             20 => self.truncate(i),
             21 => self.look(i),
@@ -508,10 +508,11 @@ impl World {
         Ok(())
     }
 
-    fn checkpoint(&mut self) -> Result<(), Stop> {
+    /// False if a fault kept it from that.
+    fn checkpoint(&mut self) -> Result<bool, Stop> {
         let is_written = self.write_checkpoints()?;
         self.tell(|_| format!("checkpoints: {is_written}"));
-        Ok(())
+        Ok(is_written)
     }
 
     fn clean(&mut self, i: usize) -> Result<(), Stop> {
@@ -620,8 +621,11 @@ impl World {
             }
             history.end = end;
             history.is_truncating = false;
-            // Or segments that are written anew would be taken for flushed ones.
-            self.checkpoint()?;
+            // Or segments that are written anew would be taken for flushed ones: nobody goes on without.
+            if !self.checkpoint()? {
+                self.disk.clear_fault();
+                return self.crash(Crash::Kill);
+            }
         }
         Ok(())
     }
