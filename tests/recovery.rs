@@ -356,6 +356,32 @@ fn a_torn_tail_is_cut_and_damage_is_kept_beside_the_log() {
 }
 
 #[test]
+fn a_checkpoint_above_the_end_of_a_log_is_written_anew_before_anything_is_appended() {
+    let at = tempfile::tempdir().unwrap();
+    let mut broker = start(at.path(), &[]);
+    let client = Client::of(&broker);
+    client.create("shrunk", 1, &[]);
+    client.send("shrunk", 0, &values(0..100, 1000)).unwrap();
+    broker.stop().unwrap();
+    let point = |broker: &Broker| -> i64 {
+        let path = broker.log_dir().join("recovery-point-offset-checkpoint");
+        let text = fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|l| l.starts_with("shrunk 0 ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(point(&broker) >= 99);
+    // What a disk that lost a part of a file leaves.
+    fs::remove_file(broker.log_dir().join(".kafka_cleanshutdown")).unwrap();
+    let log = log_of(&broker, "shrunk-0");
+    let file = OpenOptions::new().write(true).open(log).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    broker.start_again().unwrap();
+    let end = Client::of(&broker).watermarks("shrunk", 0).1;
+    assert!((40..60).contains(&end), "{end}");
+    assert!(point(&broker) <= end);
+}
+
+#[test]
 fn records_deleted_by_hand_stay_deleted_after_either_stop() {
     let at = tempfile::tempdir().unwrap();
     let checkpoints = [("log.flush.start.offset.checkpoint.interval.ms", "1000")];

@@ -332,6 +332,12 @@ async fn node(
         dirs.data().to_vec(),
         directories.clone(),
     ));
+    if recovered > 0 {
+        // A log may end below what the last checkpoint says. What is appended now must not be trusted by it
+        // after another crash.
+        let dirs = Arc::new(dirs.data().to_vec());
+        write_all_checkpoints(&host, dirs, directories.clone()).await;
+    }
     let _ = host.ask(0, Request::Accept).await;
     if let Some(watcher) = watcher {
         watcher.ready();
@@ -542,25 +548,32 @@ async fn checkpoint_loop(
             .min(settings.log_flush_start_offset_checkpoint_interval_ms)
             .max(1000);
         tokio::time::sleep(Duration::from_millis(interval)).await;
-        let checkpoints = checkpoints(&host).await;
-        let (dirs, directories) = (dirs.clone(), directories.clone());
-        let _ = tokio::task::spawn_blocking(move || {
-            for (index, dir) in dirs.iter().enumerate() {
-                if directories[index].failure().is_some() {
-                    continue;
-                }
-                let of_dir: Vec<&Checkpoint> = checkpoints
-                    .iter()
-                    .filter(|c| c.directory == index)
-                    .collect();
-                if let Err(error) = data::write_checkpoints(dir, &of_dir) {
-                    let path = dir.path.display();
-                    tracing::error!("{path}: checkpoints could not be written: {error}");
-                }
-            }
-        })
-        .await;
+        write_all_checkpoints(&host, dirs.clone(), directories.clone()).await;
     }
+}
+
+async fn write_all_checkpoints(
+    host: &ControlHost,
+    dirs: Arc<Vec<crate::server::data_dir::DataDir>>,
+    directories: Arc<Vec<Directory>>,
+) {
+    let checkpoints = checkpoints(host).await;
+    let _ = tokio::task::spawn_blocking(move || {
+        for (index, dir) in dirs.iter().enumerate() {
+            if directories[index].failure().is_some() {
+                continue;
+            }
+            let of_dir: Vec<&Checkpoint> = checkpoints
+                .iter()
+                .filter(|c| c.directory == index)
+                .collect();
+            if let Err(error) = data::write_checkpoints(dir, &of_dir) {
+                let path = dir.path.display();
+                tracing::error!("{path}: checkpoints could not be written: {error}");
+            }
+        }
+    })
+    .await;
 }
 
 async fn checkpoints(host: &ControlHost) -> Vec<Checkpoint> {
