@@ -137,6 +137,9 @@ pub(super) struct State<F> {
     pub(super) log_start_offset: i64,
     pub(super) log_end_offset: i64,
     pub(super) recovery_point: i64,
+    /// Until the first flush: where the next start has to begin all the same, since indexes and leader epochs that
+    /// were made anew are not on the device.
+    pub(super) checkpoint_limit: Option<i64>,
     /// Where the last pass of the cleaner ended.
     pub(super) cleaned_to: Option<i64>,
     /// Counts the segments that were written anew.
@@ -269,6 +272,8 @@ pub(super) struct Opened<F> {
     pub(super) producers: ProducerState,
     pub(super) producer_expiration_ms: i64,
     pub(super) epochs: EpochCache,
+    pub(super) epochs_dirty: bool,
+    pub(super) checkpoint_limit: Option<i64>,
     pub(super) head: Head,
     pub(super) budget: Option<Arc<AllocationBudget>>,
 }
@@ -308,6 +313,7 @@ impl<D: Disk> Log<D> {
             log_start_offset: opened.log_start_offset,
             log_end_offset: opened.log_end_offset,
             recovery_point: opened.recovery_point,
+            checkpoint_limit: opened.checkpoint_limit,
             cleaned_to: opened.cleaned_to,
             cleanings: 0,
             producers: opened.producers,
@@ -324,7 +330,7 @@ impl<D: Disk> Log<D> {
             truncations: 0,
             dir_dirty: false,
             created_dirty: false,
-            epochs_dirty: false,
+            epochs_dirty: opened.epochs_dirty,
             snapshots: Vec::new(),
             reservation: Reservation::new(opened.budget),
             next: Next::default(),
@@ -386,7 +392,8 @@ impl<D: Disk> Log<D> {
         Offset(self.state.borrow().recovery_point)
     }
 
-    /// The recovery point as it is to be kept for the next start: one less where a segment ends, or may come to
+    /// The recovery point as it is to be kept for the next start: that of the start before until there was a flush,
+    /// and one less where a segment ends, or may come to
     /// end, whose indexes are not on the device, or not its length. A segment that lies whole below is not looked
     /// at. One that was removed counts until its removal is on the device: a power cut brings it back.
     pub fn recovery_checkpoint(&self) -> Offset {
@@ -398,7 +405,8 @@ impl<D: Disk> Log<D> {
             false if at == 0 => !state.dir_dirty || point == 0,
             false => state.segments[at - 1].is_settled(),
         };
-        Offset(if is_settled { point } else { point - 1 })
+        let checkpoint = if is_settled { point } else { point - 1 };
+        Offset(checkpoint.min(state.checkpoint_limit.unwrap_or(checkpoint)))
     }
 
     /// Bytes of all segments.

@@ -210,6 +210,7 @@ impl<D: Disk> Log<D> {
                 segment.is_cut = false;
             }
         }
+        state.checkpoint_limit = None;
         if with_active && bytes > 0 {
             let average = u64::from(state.flush_bytes) * 7 / 8 + u64::from(bytes) / 8;
             state.flush_bytes = u32::try_from(average).unwrap_or(u32::MAX);

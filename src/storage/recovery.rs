@@ -4,18 +4,24 @@
 //!    cleaner that had been decided is completed.
 //! 2. After a clean stop the last index entry of the active segment and the headers behind it give the
 //!    log end offset; nothing else is read. If they do not fit, the stop was not clean.
-//! 3. Otherwise every batch from the segment of the recovery point on is checked, and its indexes are
-//!    made anew (its leader epoch, too, may not fall); that includes the one that ends at the recovery point, if it does not end with a batch. What
-//!    is not a batch ends the segment there; zeros to the end of the file are room that was filled ahead,
-//!    and anything else ends the log. If nothing valid follows it is the torn tail of a
-//!    write and is cut. If something does, it is damage: the bytes are kept beside the log
-//!    (`<base>.log.cut-<time>`) and reported.
+//! 3. Otherwise every batch behind the recovery point is checked (its leader epoch, too, may not fall). In the
+//!    segment of the recovery point, the headers have to lead there; what else may be wrong with batches that were
+//!    flushed, their readers find. The indexes are made anew from that segment on; it is the one that ends at the
+//!    recovery point, if it does not end with a batch. What is not a batch ends the segment there; zeros to the end
+//!    of the file are room that was filled ahead, and anything else ends the log. If nothing valid follows it is the
+//!    torn tail of a write and is cut. If something does, it is damage: the bytes are kept beside the log
+//!    (`<base>.log.cut-<time>`) and reported. Where batches are missing below the recovery point, all of the segment
+//!    is checked.
 //! 4. Producers come from the newest snapshot that is not too new, and from the batches behind it.
-//! 5. What was checked is synced before anybody can read it.
+//! 5. Batches that no flush has covered are synced before anybody can read them, with the names that lead to them;
+//!    so is every cut and removal that must not be undone. What can be made anew (indexes, leader epochs) is left
+//!    to the first flush. Until then the recovery point that is kept for the next start stays where it was, so
+//!    that the next start makes them anew, too; a clean stop flushes.
 
 mod clean;
 mod leftovers;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +32,7 @@ use bytes::{Bytes, BytesMut};
 use super::allocation::AllocationBudget;
 use super::checkpoint::encode_partition_metadata;
 use super::disk::{Disk, LogFile, OpenMode};
-use super::epoch_cache::{EpochCache, LEADER_EPOCH_CHECKPOINT};
+use super::epoch_cache::{EpochCache, EpochEntry, LEADER_EPOCH_CHECKPOINT};
 use super::error::{Failure, LogError, Operation};
 use super::head::Head;
 use super::index::SparseIndex;
@@ -81,7 +87,8 @@ pub struct Damage {
 /// What opening a log came upon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
-    /// Segments of which every batch was checked, and their bytes.
+    /// Segments that were walked over, and bytes of batches that were checked in them: those above the recovery
+    /// point.
     pub recovered_segments: usize,
     pub recovered_bytes: u64,
     /// Bytes of a torn write that were cut off.
@@ -97,6 +104,8 @@ struct Loader<'a, D: Disk> {
     dir: &'a Path,
     settings: &'a LogSettings,
     now: Timestamp,
+    /// Names were removed or changed in a way that a power cut must not undo once the log is served.
+    names_changed: Cell<bool>,
 }
 
 /// A segment whose batches were all looked at.
@@ -108,8 +117,22 @@ struct Rebuilt<F> {
     valid: u64,
     /// Bytes up to the last one that is not zero, at least `valid`: behind it is what was filled ahead.
     content: u64,
+    /// Bytes of batches whose CRC was looked at.
+    checked: u64,
     /// A valid batch lies behind them.
     is_damage: bool,
+}
+
+/// What a walk over the batches of a segment has come to.
+struct Walked<F> {
+    scan: CheckedScan<F>,
+    head: Head,
+    index: BytesMut,
+    time_index: BytesMut,
+    /// One past the last offset of the last batch.
+    end: i64,
+    /// It is not the end of the file that ended the walk.
+    is_bad: bool,
 }
 
 /// The names in a log's folder.
@@ -158,6 +181,8 @@ impl<D: Disk> Log<D> {
                 producers: ProducerState::new(options.producer_expiration_ms, start_offset),
                 producer_expiration_ms: options.producer_expiration_ms,
                 epochs: EpochCache::new(),
+                epochs_dirty: false,
+                checkpoint_limit: None,
                 head: Head::new(start_offset.0, options.now.0),
                 budget: options.allocation,
             },
@@ -186,6 +211,7 @@ impl<D: Disk> Log<D> {
                 dir: &dir,
                 settings: &settings,
                 now: options.now,
+                names_changed: Cell::new(false),
             };
             loader.load(&options).await?
         };
@@ -208,6 +234,7 @@ impl<D: Disk> Log<D> {
             dir: &dir,
             settings: &settings,
             now,
+            names_changed: Cell::new(false),
         };
         let (base_offset, start, expiration_ms, epochs) = {
             let mut state = self.state.borrow_mut();
@@ -223,7 +250,7 @@ impl<D: Disk> Log<D> {
             let file = loader.open(base_offset, FileKind::Log).await?;
             let len = loader.io(Operation::Read, base_offset, FileKind::Log, file.len())?;
             let rebuilt = loader
-                .rebuild(base_offset, file, len, base_offset, true)
+                .rebuild(base_offset, file, len, base_offset, 0, true)
                 .await?;
             let names = loader.list().await?;
             let mut segments = VecDeque::new();
@@ -315,10 +342,13 @@ impl<D: Disk> Loader<'_, D> {
         self.io(Operation::Open, base_offset, kind, file)
     }
 
+    /// Removes a file that must not come back.
     async fn remove(&self, base_offset: i64, kind: FileKind) -> Result<(), LogError> {
+        self.names_changed.set(true);
         self.remove_path(&self.path(base_offset, kind)).await
     }
 
+    /// Removes a file that does no harm if it comes back in a power cut.
     async fn remove_path(&self, path: &Path) -> Result<(), LogError> {
         match self.disk.remove_file(path).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -329,6 +359,7 @@ impl<D: Disk> Loader<'_, D> {
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> Result<(), LogError> {
+        self.names_changed.set(true);
         let result = self.disk.rename(from, to).await;
         result.map_err(|error| LogError::Io(Failure::new(Operation::Rename, from, error)))
     }
@@ -371,11 +402,11 @@ impl<D: Disk> Loader<'_, D> {
         let mut names = self.list().await?;
         let mut report = OpenReport::default();
         for (offset, kind) in orphans(&names) {
-            self.remove(offset, kind).await?;
+            self.remove_path(&self.path(offset, kind)).await?;
         }
         let mut segments: VecDeque<Segment<D::File>> = VecDeque::new();
         let mut rebuilt_bases = BTreeSet::new();
-        // Of these, the ones whose files have changed in a way that must not be undone by a power cut.
+        // Of these, the ones with batches that may not be on the device, or without ones that may be.
         let mut to_sync = BTreeSet::new();
         // Of each segment, and where it ends.
         let mut heads: Vec<(Head, i64)> = Vec::new();
@@ -416,30 +447,43 @@ impl<D: Disk> Loader<'_, D> {
                     file.clone(),
                     len,
                     next_offset.max(base_offset),
+                    if is_suspect { recovery_point } else { 0 },
                     !is_suspect,
                 )
                 .await?;
             rebuilt_bases.insert(base_offset);
+            report.recovered_segments += 1;
+            report.recovered_bytes += rebuilt.checked;
+            report.rebuilt_indexes += usize::from(!is_suspect);
+            let mut segment = rebuilt.segment;
+            segment.last_modified = modified;
+            next_offset = rebuilt.next_offset;
             // One that was empty stays so, and a node may have thousands of them.
             let indexes = [&names.indexes, &names.time_indexes];
             let had_entries = indexes
                 .iter()
                 .any(|index| index.get(&base_offset).is_some_and(|len| *len > 0));
-            if len > 0 || had_entries {
-                to_sync.insert(base_offset);
-            }
-            report.recovered_segments += 1;
-            report.recovered_bytes += rebuilt.valid;
-            report.rebuilt_indexes += usize::from(!is_suspect);
-            let mut segment = rebuilt.segment;
-            segment.last_modified = modified;
+            // The first flush puts the indexes there, and the end of the file.
+            segment.is_cut = is_suspect && (len > 0 || had_entries || next_offset < recovery_point);
+            segment.indexes_synced = !segment.is_cut;
+            segment.synced_size = segment.size;
             segments.push_back(segment);
-            next_offset = rebuilt.next_offset;
             heads.push((rebuilt.head, next_offset));
             let later: Vec<i64> = bases[i + 1..].to_vec();
             let later_bytes: u64 = later.iter().map(|base| names.logs[base].0).sum();
             let overlaps = next_base.is_some_and(|next| next < next_offset);
             let is_cut = rebuilt.valid < rebuilt.content || overlaps;
+            let is_flushed = match is_suspect {
+                // One that ends below was cut, maybe not on the device; room behind the end does no harm.
+                true => {
+                    let is_empty = rebuilt.valid == 0 && base_offset >= recovery_point;
+                    next_offset == recovery_point || is_empty
+                }
+                false => rebuilt.valid == len,
+            };
+            if is_cut || !is_flushed {
+                to_sync.insert(base_offset);
+            }
             if is_cut {
                 let bad = rebuilt.content - rebuilt.valid;
                 let is_damage = rebuilt.is_damage || later_bytes > 0;
@@ -539,6 +583,7 @@ impl<D: Disk> Loader<'_, D> {
             names.snapshots.remove(&snapshot);
         }
         let mut epochs = self.load_epochs(&names).await?;
+        let known_epochs = epochs.clone();
         let bounds: VecDeque<(i64, u32)> =
             segments.iter().map(|s| (s.base_offset, s.size)).collect();
         let producers = self
@@ -565,31 +610,33 @@ impl<D: Disk> Loader<'_, D> {
             for segment in &mut segments {
                 segment.has_txn_index = names.txn_indexes.contains(&segment.base_offset);
             }
-            self.sync_rebuilt(&mut segments, &rebuilt_bases, &to_sync)
-                .await?;
+            for &base_offset in &to_sync {
+                let file = self.open(base_offset, FileKind::Log).await?;
+                let synced = file.sync_data().await;
+                self.io(Operation::Sync, base_offset, FileKind::Log, synced)?;
+            }
             if !options.is_clean {
                 recovery_point = next_offset;
-            }
-            if names.has_epochs || !epochs.is_empty() {
-                let path = self.dir.join(LEADER_EPOCH_CHECKPOINT);
-                let failed = |error| Failure::new(Operation::Checkpoint, &path, error);
-                self.disk
-                    .replace_file(&path, &epochs.encode())
-                    .await
-                    .map_err(|error| LogError::Io(failed(error)))?;
             }
         }
         // The first flush syncs the folder of a log that was empty and is.
         let has_records = segments.len() > 1
             || begins_anew
             || !to_sync.is_empty()
-            || segments.iter().any(|segment| segment.size > 0);
-        if (!rebuilt_bases.is_empty() || !options.is_clean) && has_records {
-            self.disk
-                .sync_dir(self.dir)
-                .await
-                .map_err(|error| LogError::Io(Failure::new(Operation::Sync, self.dir, error)))?;
+            || segments
+                .iter()
+                .any(|segment| segment.is_cut || segment.size > 0);
+        let flushed_to = match options.is_clean {
+            true => next_offset,
+            false => options.recovery_point.0,
+        };
+        if has_records {
+            self.sync_names(&segments, next_offset, flushed_to).await?;
         }
+        // A flush that got past its beginning has put an epoch on the device.
+        let is_kept = |entry: &EpochEntry| entry.start_offset.0 < flushed_to;
+        let epochs_dirty = !rebuilt_bases.is_empty()
+            && (epochs != known_epochs || !epochs.entries().iter().all(is_kept));
         Ok((
             Opened {
                 segments,
@@ -600,6 +647,8 @@ impl<D: Disk> Loader<'_, D> {
                 producers,
                 producer_expiration_ms: options.producer_expiration_ms,
                 epochs,
+                epochs_dirty,
+                checkpoint_limit: (!rebuilt_bases.is_empty()).then_some(flushed_to),
                 head,
                 budget: options.allocation.clone(),
             },
@@ -607,33 +656,57 @@ impl<D: Disk> Loader<'_, D> {
         ))
     }
 
-    /// Checks every batch of a segment and writes its indexes anew. `is_trusted` says that the next start may not
-    /// look at the segment.
-    async fn rebuild(
+    /// Syncs the folder if the names in it may be others after a power cut, in a way that would show: they have
+    /// changed here, or no flush has passed the beginning of a segment with batches since it was made.
+    async fn sync_names(
+        &self,
+        segments: &VecDeque<Segment<D::File>>,
+        end: i64,
+        flushed_to: i64,
+    ) -> Result<(), LogError> {
+        let first = segments[0].base_offset;
+        let mut with_batches = segments.iter().filter(|segment| segment.size > 0);
+        let is_unsure = end < flushed_to || with_batches.any(|s| s.base_offset >= flushed_to);
+        if is_unsure && first >= flushed_to {
+            // The folder's own name is no surer.
+            let path = self.dir.join(PARTITION_METADATA);
+            let synced = match self.disk.open(&path, OpenMode::Write).await {
+                Ok(file) => file.sync_data().await,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            };
+            synced.map_err(|error| LogError::Io(Failure::new(Operation::Sync, &path, error)))?;
+        }
+        let parent = self.dir.parent().filter(|_| first >= flushed_to);
+        let dirs = [Some(self.dir), parent.filter(|_| is_unsure)];
+        for dir in dirs.into_iter().flatten() {
+            if is_unsure || self.names_changed.get() {
+                let synced = self.disk.sync_dir(dir).await;
+                synced.map_err(|error| LogError::Io(Failure::new(Operation::Sync, dir, error)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks over the batches of a segment, of which those below `flushed_to` are only looked at as
+    /// [`CheckedScan::trusting_to`] says.
+    async fn walk(
         &self,
         base_offset: i64,
         file: D::File,
         len: u64,
         next_offset: i64,
-        is_trusted: bool,
-    ) -> Result<Rebuilt<D::File>, LogError> {
-        let read = |error| {
-            LogError::Io(Failure::new(
-                Operation::Read,
-                &self.path(base_offset, FileKind::Log),
-                error,
-            ))
-        };
+        flushed_to: i64,
+    ) -> io::Result<Walked<D::File>> {
         let mut head = Head::new(base_offset, self.now.0);
-        let mut segment = Segment::new(base_offset, self.now.0);
         let mut index = BytesMut::new();
         let mut time_index = BytesMut::new();
-        let mut scan = CheckedScan::new(file, len, next_offset);
+        let mut scan = CheckedScan::new(file, len, next_offset).trusting_to(flushed_to);
         let mut end = next_offset;
         let mut is_bad = false;
         let mut epoch = LeaderEpoch::NONE;
         loop {
-            match scan.next().await.map_err(read)? {
+            match scan.next().await? {
                 // A batch of an older leader behind one of a newer was cut off once, and came back.
                 Scanned::Batch { header }
                     if header.last_offset().0 - base_offset <= i64::from(i32::MAX)
@@ -663,15 +736,60 @@ impl<D: Disk> Loader<'_, D> {
                 }
             }
         }
+        if let Some(entry) = head.time_entry() {
+            time_index.extend_from_slice(&entry.encode());
+        }
+        Ok(Walked {
+            scan,
+            head,
+            index,
+            time_index,
+            end,
+            is_bad,
+        })
+    }
+
+    /// Checks every batch of a segment from `flushed_to` on, and writes its indexes anew. `is_trusted` says that the
+    /// next start may not look at the segment.
+    async fn rebuild(
+        &self,
+        base_offset: i64,
+        file: D::File,
+        len: u64,
+        next_offset: i64,
+        flushed_to: i64,
+        is_trusted: bool,
+    ) -> Result<Rebuilt<D::File>, LogError> {
+        let read = |error| {
+            LogError::Io(Failure::new(
+                Operation::Read,
+                &self.path(base_offset, FileKind::Log),
+                error,
+            ))
+        };
+        let walk = self.walk(base_offset, file.clone(), len, next_offset, flushed_to);
+        let mut walked = walk.await.map_err(read)?;
+        if walked.end < flushed_to {
+            // What was flushed is not all there: nothing is taken on trust.
+            let walk = self.walk(base_offset, file, len, next_offset, 0);
+            walked = walk.await.map_err(read)?;
+        }
+        let Walked {
+            mut scan,
+            head,
+            index,
+            time_index,
+            end,
+            is_bad,
+        } = walked;
+        let mut segment = Segment::new(base_offset, self.now.0);
         let valid = head.size;
+        let checked = scan.checked_bytes;
         let is_damage = is_bad && scan.valid_batch_follows().await.map_err(read)?;
         let content = match is_damage {
             true => len,
             false => scan.content_end.max(valid),
         };
-        if let Some(entry) = head.time_entry() {
-            time_index.extend_from_slice(&entry.encode());
-        }
         segment.size = u32::try_from(valid).map_err(|_| LogError::Corrupt {
             path: self
                 .path(base_offset, FileKind::Log)
@@ -702,6 +820,7 @@ impl<D: Disk> Loader<'_, D> {
             next_offset,
             valid,
             content,
+            checked,
             is_damage,
         })
     }
@@ -904,31 +1023,9 @@ impl<D: Disk> Loader<'_, D> {
         for &offset in &names.snapshots {
             let is_base = segments.iter().any(|s| s.base_offset == offset);
             if !is_base && Some(offset) != newest && offset != end {
-                self.remove(offset, FileKind::Snapshot).await?;
+                self.remove_path(&self.path(offset, FileKind::Snapshot))
+                    .await?;
             }
-        }
-        Ok(())
-    }
-
-    async fn sync_rebuilt(
-        &self,
-        segments: &mut VecDeque<Segment<D::File>>,
-        rebuilt: &BTreeSet<i64>,
-        to_sync: &BTreeSet<i64>,
-    ) -> Result<(), LogError> {
-        for segment in segments {
-            if !rebuilt.contains(&segment.base_offset) {
-                continue;
-            }
-            let kinds = [FileKind::Log, FileKind::Index, FileKind::TimeIndex];
-            let changed = to_sync.contains(&segment.base_offset);
-            for &kind in kinds.iter().filter(|_| changed) {
-                let file = self.open(segment.base_offset, kind).await?;
-                let synced = file.sync_data().await;
-                self.io(Operation::Sync, segment.base_offset, kind, synced)?;
-            }
-            segment.synced_size = segment.size;
-            segment.indexes_synced = true;
         }
         Ok(())
     }

@@ -8,10 +8,13 @@ use crate::records::{BATCH_HEADER_SIZE, BatchHeader};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes read at once where the headers of large batches are all that is looked at.
+const HEADER_BYTES: u64 = 4096;
 /// Where the bytes begin that the CRC is of (see `records::batch`).
 const CRC_FROM: u64 = 21;
 
-/// Walks over the batches of a file and checks every one: header, length, offsets, CRC.
+/// Walks over the batches of a file and checks every one: header, length, offsets, and the CRC unless it is
+/// [trusted](CheckedScan::trusting_to).
 pub(super) struct CheckedScan<F> {
     file: F,
     pub(super) position: u64,
@@ -20,6 +23,12 @@ pub(super) struct CheckedScan<F> {
     pub(super) next_offset: i64,
     /// Of the last batch that had one: the epochs of a log do not fall.
     leader_epoch: LeaderEpoch,
+    /// Of batches that end below, only the header is looked at.
+    trusted_to: i64,
+    /// Bytes of the batch before.
+    last_size: u64,
+    /// Bytes of batches that were checked whole.
+    pub(super) checked_bytes: u64,
     buffer: Vec<u8>,
     buffer_at: u64,
     /// One past the last byte that is not zero, once
@@ -46,9 +55,20 @@ impl<F: LogFile> CheckedScan<F> {
             end,
             next_offset,
             leader_epoch: LeaderEpoch::NONE,
+            trusted_to: 0,
+            last_size: 0,
+            checked_bytes: 0,
             buffer: Vec::new(),
             buffer_at: 0,
             content_end: 0,
+        }
+    }
+
+    /// Takes batches below this offset as they are, if their headers lead from one to the next.
+    pub(super) fn trusting_to(self, offset: i64) -> Self {
+        Self {
+            trusted_to: offset,
+            ..self
         }
     }
 
@@ -75,8 +95,8 @@ impl<F: LogFile> CheckedScan<F> {
             }
             self.leader_epoch = epoch;
         }
-        let size = header.size_in_bytes();
-        self.position = position + size as u64;
+        self.last_size = header.size_in_bytes() as u64;
+        self.position = position + self.last_size;
         self.next_offset = header.next_offset().0;
         Ok(Scanned::Batch { header })
     }
@@ -94,6 +114,10 @@ impl<F: LogFile> CheckedScan<F> {
         if size > left || header.base_offset.0 < self.next_offset {
             return Ok(None);
         }
+        if header.next_offset().0 <= self.trusted_to {
+            return Ok(Some(header));
+        }
+        self.checked_bytes += size;
         let mut crc = 0;
         let mut at = position + CRC_FROM;
         let batch_end = position + size;
@@ -116,7 +140,12 @@ impl<F: LogFile> CheckedScan<F> {
         if !is_here {
             // A shard does not stand still for a whole segment.
             futures_lite::future::yield_now().await;
-            let len = (self.end - at).min(CHUNK_BYTES as u64) as usize;
+            let skips = self.next_offset < self.trusted_to && self.last_size > HEADER_BYTES;
+            let most = match skips {
+                true => HEADER_BYTES.max(want as u64),
+                false => CHUNK_BYTES as u64,
+            };
+            let len = (self.end - at).min(most) as usize;
             self.buffer.resize(len, 0);
             self.buffer_at = at;
             let read = self.file.read_at(at, &mut self.buffer).await?;

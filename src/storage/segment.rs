@@ -27,7 +27,8 @@ pub(super) struct Segment<F> {
     pub(super) synced_size: u32,
     /// Whether the index files are; asked of closed segments only.
     pub(super) indexes_synced: bool,
-    /// It was cut, which is not on the device yet: neither the `.log` nor its indexes need be what they are there.
+    /// It was cut, or found after a crash, and is not on the device yet as it is: neither the end of the `.log` nor
+    /// the indexes.
     pub(super) is_cut: bool,
     /// Bytes from the start of the file that are allocated; 0 if unknown or none.
     pub(super) allocated: u32,

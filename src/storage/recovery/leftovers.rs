@@ -36,6 +36,8 @@ impl<D: Disk> Loader<'_, D> {
                 }
             }
         }
+        // A swap that was taken back must not come back without the files that tell so.
+        self.names_changed.set(!swaps.is_empty());
         for (base_offset, path, len) in swaps {
             if base_offset >= first_cleaned {
                 // Part of a split that was not finished: the originals are still there.

@@ -110,6 +110,15 @@ fn put(log: &Log<impl Disk>, records: &[Record]) -> i64 {
 }
 
 pub(super) fn end_txn(log: &Log<impl Disk>, producer: i64, outcome: TxnOutcome) {
+    end_txn_at(log, producer, outcome, LeaderEpoch(0));
+}
+
+pub(super) fn end_txn_at(
+    log: &Log<impl Disk>,
+    producer: i64,
+    outcome: TxnOutcome,
+    epoch: LeaderEpoch,
+) {
     let marker = EndTxnMarker {
         outcome,
         coordinator_epoch: 0,
@@ -117,7 +126,7 @@ pub(super) fn end_txn(log: &Log<impl Disk>, producer: i64, outcome: TxnOutcome) 
     let batch = BatchBuilder::end_txn(ProducerId(producer), ProducerEpoch(0), &marker, NOW);
     let header = BatchHeader::parse(&batch).unwrap();
     let batch = BytesMut::from(&batch[..]);
-    let (origin, epoch) = (AppendOrigin::Coordinator, LeaderEpoch(0));
+    let origin = AppendOrigin::Coordinator;
     log.stage(batch, &header, origin, Some(&marker), epoch, None, NOW)
         .unwrap();
     run(log.write_staged(NOW)).unwrap();

@@ -8,6 +8,7 @@ mod fill;
 mod kafka;
 mod model;
 mod power;
+mod restart;
 mod rot;
 mod suite;
 

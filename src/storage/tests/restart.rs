@@ -1,0 +1,274 @@
+//! Starts after a process was killed: what they sync and check, and what power cuts leave of it afterwards.
+
+use super::cleaner::end_txn_at;
+use super::memory::{Call, Crash};
+use super::*;
+use crate::records::control::TxnOutcome;
+
+fn from_checkpoint(log: &Log<MemoryDisk>, is_clean: bool) -> OpenOptions {
+    OpenOptions {
+        recovery_point: log.recovery_checkpoint(),
+        ..options(is_clean)
+    }
+}
+
+/// Opens the log of a process that was killed: what it did not sync is there, and not on the device.
+fn restart(
+    disk: &MemoryDisk,
+    data: &Path,
+    options: &OpenOptions,
+) -> (Log<MemoryDisk>, OpenReport, u64) {
+    let before = disk.calls(Call::Sync);
+    let (log, report) = open(disk, data, &settings(), options.clone());
+    (log, report, disk.calls(Call::Sync) - before)
+}
+
+fn append_until_rolled(log: &Log<MemoryDisk>) {
+    let segments = log.segment_count();
+    while log.segment_count() == segments {
+        append(log, batch(1, 3, NOW.0));
+    }
+}
+
+#[test]
+fn a_recovery_syncs_what_no_flush_has_covered_and_nothing_else() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    append_until_rolled(&log);
+    append(&log, batch(2, 3, NOW.0));
+    run(log.flush()).unwrap();
+    let flushed = OpenOptions {
+        recovery_point: log.recovery_point(),
+        ..options(false)
+    };
+    drop(log);
+    let (log, report, syncs) = restart(&disk, &data, &flushed);
+    assert_eq!((report.recovered_segments, report.recovered_bytes), (1, 0));
+    assert_eq!(syncs, 0);
+    let size = log.size_bytes();
+    append(&log, batch(3, 3, NOW.0));
+    let appended = log.size_bytes() - size;
+    drop(log);
+    // The end of the active segment.
+    let (log, report, syncs) = restart(&disk, &data, &flushed);
+    assert_eq!(report.recovered_bytes, appended);
+    assert_eq!(syncs, 1);
+    append_until_rolled(&log);
+    append_until_rolled(&log);
+    drop(log);
+    // Three segments, and the names of two of them.
+    let (log, report, syncs) = restart(&disk, &data, &flushed);
+    assert_eq!(report.recovered_segments, 3);
+    assert_eq!(syncs, 3 + 1);
+    // What the next start may rely on stays where it was until the indexes are on the device.
+    assert!(log.recovery_point() == log.log_end_offset());
+    assert_eq!(log.recovery_checkpoint(), flushed.recovery_point);
+    run(log.flush()).unwrap();
+    assert!(log.recovery_checkpoint() > flushed.recovery_point);
+}
+
+#[test]
+fn a_recovery_of_a_log_without_batches_syncs_nothing() {
+    let (disk, data) = memory();
+    drop(create(&disk, &data, &settings()));
+    let (_, _, syncs) = restart(&disk, &data, &options(false));
+    assert_eq!(syncs, 0);
+}
+
+#[test]
+fn headers_are_all_that_is_read_of_large_batches_that_were_flushed() {
+    let mut settings = settings();
+    settings.segment_bytes = 100_000_000;
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings);
+    let large = |n: i64| {
+        let mut builder = BatchBuilder::uncompressed();
+        builder.append(Timestamp(NOW.0 + n), None, Some(&[7; 40_000]), &[]);
+        BytesMut::from(&builder.build()[..])
+    };
+    for n in 0..100 {
+        append(&log, large(n));
+    }
+    run(log.flush()).unwrap();
+    let size = log.size_bytes();
+    append(&log, large(100));
+    let appended = log.size_bytes() - size;
+    let options = from_checkpoint(&log, false);
+    drop(log);
+    let before = disk.read_bytes();
+    let (log, report) = open(&disk, &data, &settings, options);
+    // Where the last flush ended, the checkpoint is one less.
+    assert!(report.recovered_bytes <= 2 * appended);
+    let read = disk.read_bytes() - before;
+    assert!(
+        read < 256 * 1024 + 102 * 2 * 4096 + 3 * appended,
+        "{read} of {size}"
+    );
+    assert_eq!(log.log_end_offset(), Offset(101));
+}
+
+#[test]
+fn a_flushed_batch_that_rotted_is_left_to_its_readers_unless_its_header_leads_nowhere() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    for tag in 0..5 {
+        append(&log, batch(tag, 3, NOW.0));
+    }
+    run(log.flush()).unwrap();
+    append(&log, batch(5, 3, NOW.0));
+    let options = from_checkpoint(&log, false);
+    drop(log);
+    let size = batch(0, 3, NOW.0).len() as u64;
+    let path = data
+        .join("topic-0")
+        .join(names::file_name(Offset(0), names::FileKind::Log));
+    let opened = |position| {
+        let image = disk.crash(Crash::Kill);
+        image.flip(&path, position);
+        open(&image, &data, &settings(), options.clone())
+    };
+    let (log, report) = opened(size + 70);
+    assert_eq!((log.log_end_offset(), report.damage), (Offset(18), None));
+    // Its length.
+    let (log, report) = opened(size + 8);
+    assert_eq!(log.log_end_offset(), Offset(3));
+    assert!(report.damage.is_some());
+    // Behind the recovery point.
+    let (log, _) = opened(5 * size + 70);
+    assert_eq!(log.log_end_offset(), Offset(15));
+}
+
+/// What a client may have seen of a log.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    records: Vec<(i64, String)>,
+    aborted: usize,
+    last_sequence: Option<i32>,
+    epochs: Vec<Option<(LeaderEpoch, Offset)>>,
+}
+
+fn see(log: &Log<MemoryDisk>) -> Seen {
+    let end = log.log_end_offset();
+    let aborted = run(log.aborted_transactions(Offset(0), end)).unwrap();
+    let producer = log
+        .producers()
+        .get(ProducerId(1))
+        .map(|p| p.last_sequence());
+    Seen {
+        records: read_all(log, end, 700),
+        aborted: aborted.len(),
+        last_sequence: producer,
+        epochs: (0..4)
+            .map(|epoch| log.end_offset_for_epoch(LeaderEpoch(epoch)))
+            .collect(),
+    }
+}
+
+/// Does the `n`th thing to a log, of a leader whose epoch goes up now and then.
+fn step(log: &Log<MemoryDisk>, n: u64, sequence: &mut i32) {
+    let epoch = LeaderEpoch(n as i32 / 9);
+    stage_at(log, batch(n, 2, NOW.0 + n as i64), epoch, NOW).unwrap();
+    run(log.write_staged(NOW)).unwrap();
+    if n % 7 == 3 {
+        let builder = BatchBuilder::uncompressed().transactional();
+        let builder = builder.producer(ProducerId(1), ProducerEpoch(0), *sequence);
+        stage_at(log, batch_of(builder, n, 2, NOW.0), epoch, NOW).unwrap();
+        run(log.write_staged(NOW)).unwrap();
+        *sequence += 2;
+        if n % 2 == 1 {
+            end_txn_at(log, 1, TxnOutcome::Abort, epoch);
+        }
+    }
+    match n % 6 {
+        2 => drop(run(log.flush_closed()).unwrap()),
+        5 => run(log.prepare()).unwrap(),
+        _ => {}
+    }
+    if n % 10 == 8 {
+        run(log.flush()).unwrap();
+    }
+}
+
+/// A process writes `steps` and is killed; the next one serves what is there, and `then` does something to it
+/// before the power goes. What the last one finds must be all that was served.
+fn served_before_a_power_cut(steps: u64, then: impl Fn(&Log<MemoryDisk>)) {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    let (mut sequence, mut checkpoint) = (0, options(false));
+    for n in 0..steps {
+        step(&log, n, &mut sequence);
+        if n % 4 == 1 {
+            checkpoint = from_checkpoint(&log, false);
+        }
+    }
+    drop(log);
+    let (log, report, _) = restart(&disk, &data, &checkpoint);
+    assert_eq!(report.damage, None);
+    let (seen, end) = (see(&log), log.log_end_offset());
+    then(&log);
+    // The checkpoint may have been written since, or not.
+    for options in [checkpoint, from_checkpoint(&log, false)] {
+        for seed in 0..25 {
+            let image = disk.crash(Crash::Power { seed });
+            let (log, report) = open(&image, &data, &settings(), options.clone());
+            let what = format!("{steps} steps, {seed}, from {:?}", options.recovery_point);
+            // What was written since may have gaps.
+            assert!(report.damage.is_none_or(|d| d.offset >= end), "{what}");
+            assert_eq!(report.rebuilt_indexes, 0, "{what}");
+            let mut found = see(&log);
+            found.records.truncate(seen.records.len());
+            assert_eq!(found.records, seen.records, "{what}");
+            if log.log_end_offset() == end {
+                assert_eq!(found, seen, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_takes_nothing_that_was_served_after_a_recovery() {
+    for steps in 1..60 {
+        served_before_a_power_cut(steps, |_| {});
+    }
+}
+
+#[test]
+fn a_power_cut_takes_nothing_that_was_served_after_a_recovery_and_written_on() {
+    for steps in 1..40 {
+        served_before_a_power_cut(steps, |log| {
+            let segments = log.segment_count();
+            while log.segment_count() == segments {
+                stage_at(log, batch(1, 3, NOW.0), LeaderEpoch(9), NOW).unwrap();
+                run(log.write_staged(NOW)).unwrap();
+            }
+            run(log.flush_closed()).unwrap();
+            stage_at(log, batch(1, 3, NOW.0), LeaderEpoch(9), NOW).unwrap();
+            run(log.write_staged(NOW)).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_clean_stop_after_a_recovery_leaves_all_of_it_on_the_device() {
+    for steps in 1..40 {
+        let (disk, data) = memory();
+        let log = create(&disk, &data, &settings());
+        let (mut sequence, mut checkpoint) = (0, options(false));
+        for n in 0..steps {
+            step(&log, n, &mut sequence);
+            if n % 4 == 1 {
+                checkpoint = from_checkpoint(&log, false);
+            }
+        }
+        drop(log);
+        let (log, _, _) = restart(&disk, &data, &checkpoint);
+        let seen = see(&log);
+        run(log.close(NOW)).unwrap();
+        for seed in 0..25 {
+            let image = disk.crash(Crash::Power { seed });
+            let (log, report) = open(&image, &data, &settings(), options(true));
+            assert_eq!(report, OpenReport::default(), "{steps} {seed}");
+            assert_eq!(see(&log), seen, "{steps} {seed}");
+        }
+    }
+}
