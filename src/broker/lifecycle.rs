@@ -37,6 +37,10 @@ pub struct OpenSummary {
 /// thread, which sleeps between two of one partition, and works between those of many.
 const AT_ONCE: usize = 16;
 
+/// The same at the start: after a crash each has syncs to wait for, and the more of them wait together, the fewer
+/// commits a file system's journal makes of them.
+const AT_ONCE_AT_START: usize = 64;
+
 /// What came of opening a partition.
 enum Opened {
     Serves {
@@ -63,7 +67,7 @@ impl Shard {
             .flat_map(partitions_of)
             .filter(|&(_, key)| self.owner(key) == self.id)
             .collect();
-        self.open_all(&image, owned, false).await
+        self.open_all(&image, owned, false, AT_ONCE_AT_START).await
     }
 
     /// Opens or makes these, and serves those that opened. `are_new`: they came to be while the node ran.
@@ -72,6 +76,7 @@ impl Shard {
         image: &Arc<Image>,
         keys: Vec<(Arc<TopicImage>, TopicPartition)>,
         are_new: bool,
+        limit: usize,
     ) -> OpenSummary {
         let mut summary = OpenSummary::default();
         let mut said = Instant::now();
@@ -82,7 +87,7 @@ impl Shard {
             let settings = resolved.of(&self.settings(), image, key, &topic.name);
             async move { shard.open(&topic, key, settings, are_new).await }
         });
-        at_once(AT_ONCE, jobs, |opened| {
+        at_once(limit, jobs, |opened| {
             done += 1;
             match opened {
                 Opened::Serves { recovered } => {
@@ -243,7 +248,7 @@ impl Shard {
             .chain(added)
             .filter(|&(_, key)| self.owner(key) == self.id)
             .collect();
-        self.open_all(&image, new, true).await;
+        self.open_all(&image, new, true, AT_ONCE).await;
         let all_changed = delta.configs_changed.iter().any(|resource| {
             matches!(resource, ConfigResource::BrokerDefault)
                 || *resource == ConfigResource::Broker(self.broker_id)

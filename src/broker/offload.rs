@@ -80,6 +80,10 @@ impl Offload for ShardOffload {
         profile::measure(Gauged::DiskRead, read).await
     }
 
+    async fn sync_all(&self, file: Arc<File>) -> io::Result<()> {
+        profile::measure(Gauged::Fsync, self.ring.fsync(file)).await
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -151,6 +151,19 @@ impl AuxRing {
         self.sync(file, types::FsyncFlags::empty()).await
     }
 
+    /// Lets so many operations wait for the disk at once, on threads of the kernel that come and go; 0 changes
+    /// nothing. Returns how many did so far. Holds for all rings of this thread.
+    pub fn set_disk_workers(&self, most: u32) -> io::Result<u32> {
+        // The second is of what waits for sockets.
+        let mut limits = [most, 0];
+        let state = self.inner.state.borrow();
+        state
+            .ring
+            .submitter()
+            .register_iowq_max_workers(&mut limits)?;
+        Ok(limits[0])
+    }
+
     async fn sync(&self, file: Arc<File>, flags: types::FsyncFlags) -> io::Result<()> {
         let fd = types::Fd(file.as_raw_fd());
         let entry = opcode::Fsync::new(fd).flags(flags).build();
@@ -551,6 +564,8 @@ mod tests {
                 assert!(!other.exists());
                 let directory = Arc::new(File::open(dir.path()).unwrap());
                 ring.fsync(directory).await.unwrap();
+                let before = ring.set_disk_workers(64).unwrap();
+                assert_eq!(ring.set_disk_workers(before).unwrap(), 64);
             });
     }
 

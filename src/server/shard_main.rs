@@ -74,7 +74,12 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
         seed.settings.clone(),
     );
     shard.limit_open_files(seed.files_max);
+    // By default a machine with few cores lets few syncs wait at once.
+    let disk_workers = ring.set_disk_workers(64);
     let summary = shard.open_partitions().await;
+    if let Ok(before) = disk_workers {
+        let _ = ring.set_disk_workers(before);
+    }
     shard.start();
 
     // Requests and replies get half of the pool. The rest is for what is not counted byte by byte:

@@ -334,6 +334,10 @@ pub trait Offload: Clone + 'static {
         len: usize,
     ) -> impl Future<Output = io::Result<(usize, AlignedBuffer)>>;
 
+    /// `fsync` of the file, which may be a directory.
+    fn sync_all(&self, file: std::sync::Arc<std::fs::File>)
+    -> impl Future<Output = io::Result<()>>;
+
     /// Runs a blocking job (open, rename, unlink, fallocate, a read of cold pages) and returns what it
     /// returned.
     fn run<T: Send + 'static>(
@@ -386,6 +390,10 @@ impl Offload for Inline {
                 read => return Ok((read?, buffer)),
             }
         }
+    }
+
+    async fn sync_all(&self, file: std::sync::Arc<std::fs::File>) -> io::Result<()> {
+        file.sync_all()
     }
 
     async fn run<T: Send + 'static>(

@@ -263,7 +263,8 @@ impl<O: Offload + std::fmt::Debug> Disk for PageCache<O> {
 
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let dir = dir.to_path_buf();
-        self.offload.run(move || File::open(dir)?.sync_all()).await
+        let opened = self.offload.run(move || File::open(dir)).await?;
+        self.offload.sync_all(Arc::new(opened)).await
     }
 
     async fn read_file(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {
