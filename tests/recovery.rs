@@ -382,6 +382,31 @@ fn a_checkpoint_above_the_end_of_a_log_is_written_anew_before_anything_is_append
 }
 
 #[test]
+fn the_checkpoint_of_a_deleted_topic_goes_before_a_new_one_of_its_name_grows_old() {
+    let at = tempfile::tempdir().unwrap();
+    let mut broker = start(at.path(), &[]);
+    let client = Client::of(&broker);
+    client.create("again", 1, &[]);
+    client.send("again", 0, &values(0..100, 10)).unwrap();
+    broker.stop().unwrap();
+    let is_told = |broker: &Broker| {
+        let path = broker.log_dir().join("recovery-point-offset-checkpoint");
+        let text = fs::read_to_string(path).unwrap();
+        text.contains("again 0 99\n") || text.contains("again 0 100\n")
+    };
+    assert!(is_told(&broker));
+    broker.start_again().unwrap();
+    let client = Client::of(&broker);
+    client.delete("again");
+    client.create("again", 1, &[]);
+    client.send("again", 0, &values(0..200, 10)).unwrap();
+    // Far sooner than the interval of a minute.
+    eventually("the checkpoint of the deleted one is there", || {
+        !is_told(&broker)
+    });
+}
+
+#[test]
 fn records_deleted_by_hand_stay_deleted_after_either_stop() {
     let at = tempfile::tempdir().unwrap();
     let checkpoints = [("log.flush.start.offset.checkpoint.interval.ms", "1000")];

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
@@ -319,6 +320,8 @@ impl Shard {
             );
             return;
         }
+        let directory = &self.directories.all()[partition.directory];
+        directory.deleted.fetch_add(1, Ordering::Relaxed);
         let delay = Duration::from_millis(partition.settings().file_delete_delay_ms);
         let directories = self.directories.clone();
         spawn("folder removal", async move {

@@ -132,6 +132,8 @@ pub struct Directory {
     pub allocation: Arc<AllocationBudget>,
     /// Partitions that lie here.
     pub partitions: AtomicUsize,
+    /// Partitions that were deleted here since the start.
+    pub deleted: AtomicUsize,
     /// Folders of partitions that were on their way here when the node stopped.
     pub expected: HashSet<String>,
     /// Its file system has less room than is to be left free.

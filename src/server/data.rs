@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
@@ -76,6 +76,7 @@ pub fn scan(dirs: &DataDirs, is_known: bool) -> io::Result<Found> {
                 Some(_) => HashMap::new(),
             },
             partitions: here.len().into(),
+            deleted: AtomicUsize::default(),
             expected,
             low: false.into(),
             failed: failure.map_or_else(OnceLock::new, OnceLock::from),

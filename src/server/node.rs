@@ -20,6 +20,7 @@ use std::future::Future;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -534,6 +535,10 @@ fn advertised(open: &[Open]) -> BTreeMap<String, Advertised> {
         .collect()
 }
 
+/// How soon checkpoints are written after a partition was deleted: a new one of the same name must not be
+/// trusted by what they say of the old one.
+const CHECKPOINT_AFTER_DELETION: Duration = Duration::from_secs(1);
+
 /// Writes the checkpoints at intervals, off this thread.
 async fn checkpoint_loop(
     host: Rc<ControlHost>,
@@ -541,13 +546,23 @@ async fn checkpoint_loop(
     directories: Arc<Vec<Directory>>,
 ) {
     let dirs = Arc::new(dirs);
+    let deleted = |directories: &[Directory]| -> usize {
+        let of_each = directories.iter();
+        of_each.map(|d| d.deleted.load(Ordering::Relaxed)).sum()
+    };
+    let mut seen = deleted(&directories);
     loop {
         let settings = host.settings();
         let interval = settings
             .log_flush_offset_checkpoint_interval_ms
             .min(settings.log_flush_start_offset_checkpoint_interval_ms)
             .max(1000);
-        tokio::time::sleep(Duration::from_millis(interval)).await;
+        let due = tokio::time::Instant::now() + Duration::from_millis(interval);
+        while tokio::time::Instant::now() < due && deleted(&directories) == seen {
+            let left = due.saturating_duration_since(tokio::time::Instant::now());
+            tokio::time::sleep(left.min(CHECKPOINT_AFTER_DELETION)).await;
+        }
+        seen = deleted(&directories);
         write_all_checkpoints(&host, dirs.clone(), directories.clone()).await;
     }
 }
