@@ -924,7 +924,7 @@ fn a_record_that_no_coordinator_wrote_is_passed_over_loudly() {
     let words = broker.last_words();
     let line = words
         .lines()
-        .find(|line| line.contains("is skipped"))
+        .find(|line| line.contains("are skipped"))
         .expect(&words);
     for text in ["__transaction_state", "partition=", "offset="] {
         assert!(line.contains(text), "{line}");
