@@ -30,12 +30,8 @@ pub enum Switch {
     Epochs,
     /// Of `partition.metadata`.
     Metadata,
-    /// Of what recovery has cut or left.
-    RecoveredTail,
     /// Of the segment that the cleaner wrote.
     CleanedSegment,
-    /// Of the folder, when the cleaned segment has its first name.
-    SwapDecided,
     /// Of a checkpoint of the data directory.
     Checkpoint,
     /// Of the data directory, when the clean-shutdown mark was taken.
@@ -43,16 +39,14 @@ pub enum Switch {
 }
 
 impl Switch {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 9] = [
         Self::Data,
         Self::Indexes,
         Self::TxnIndexes,
         Self::FolderAfterRoll,
         Self::Epochs,
         Self::Metadata,
-        Self::RecoveredTail,
         Self::CleanedSegment,
-        Self::SwapDecided,
         Self::Checkpoint,
         Self::CleanMark,
     ];
@@ -65,8 +59,7 @@ impl Switch {
             | Self::FolderAfterRoll
             | Self::Epochs
             | Self::Metadata => Phase::Flush,
-            Self::RecoveredTail => Phase::Open,
-            Self::CleanedSegment | Self::SwapDecided => Phase::Clean,
+            Self::CleanedSegment => Phase::Clean,
             Self::Checkpoint => Phase::Checkpoint,
             Self::CleanMark => Phase::Start,
         }
@@ -82,7 +75,7 @@ impl Switch {
             nth: 0,
         };
         match self {
-            Self::Data | Self::RecoveredTail => Lie::Files(".log"),
+            Self::Data => Lie::Files(".log"),
             Self::Indexes => Lie::Files(".index"),
             Self::TxnIndexes => Lie::Files(".txnindex"),
             Self::FolderAfterRoll => folder(0),
@@ -90,7 +83,6 @@ impl Switch {
             Self::Epochs => Lie::Files("leader-epoch-checkpoint.tmp"),
             Self::Metadata => Lie::Files("partition.metadata"),
             Self::CleanedSegment => Lie::Files(".cleaned"),
-            Self::SwapDecided => folder(1),
             Self::Checkpoint => Lie::Files(".tmp"),
         }
     }
