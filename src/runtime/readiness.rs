@@ -43,6 +43,10 @@ const EVENTS: i16 = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
 /// After one of these nothing more comes in, and an empty socket says so at once.
 const ENDED: i16 = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
 
+/// After one of these a send does not wait for room, but fails. A peer that only sends nothing more
+/// ([`libc::POLLRDHUP`]) may still read.
+const HUNG_UP: i16 = libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
+
 /// `user_data` of what nobody waits for.
 const NOBODY: u64 = u64::MAX;
 
@@ -73,6 +77,9 @@ struct Slot {
     readable: bool,
     writable: bool,
     ended: bool,
+    hung_up: bool,
+    /// The kernel could not poll it: nobody would be woken.
+    failed: bool,
     /// The kernel polls it, or is about to.
     polled: bool,
     /// The socket is dropped; the slot is free when the poll has ended.
@@ -233,8 +240,10 @@ impl State {
                 continue;
             }
             let result = completion.result();
-            // A poll that failed is taken for everything: the next receive or send says what is wrong.
+            // A poll that failed is taken for everything.
+            slot.failed |= result < 0;
             let events = if result < 0 { EVENTS } else { result as i16 };
+            slot.hung_up |= slot.failed || events & HUNG_UP != 0;
             if events & ENDED != 0 {
                 slot.ended = true;
             }
@@ -330,28 +339,32 @@ impl Watch {
                     return Poll::Ready(Ok(bytes));
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => slot.readable = false,
+                Err(Errno::AGAIN) if !slot.failed => slot.readable = false,
                 Err(errno) => return Poll::Ready(Err(errno)),
             }
         }
         wait(&mut slot.reader, cx)
     }
 
-    /// Waits until there may be room again, after a send that found none.
+    /// Waits until there may be room again, after a send that found none. Others run meanwhile in any case.
     pub async fn room(&self) {
         let mut found_none = true;
         poll_fn(|cx| {
             let mut state = self.inner.state.borrow_mut();
             let slot = &mut state.slots[self.slot];
             if std::mem::replace(&mut found_none, false) {
-                slot.writable = slot.ended;
+                slot.writable = false;
             }
-            if slot.writable {
+            if slot.writable || slot.hung_up {
                 return Poll::Ready(());
             }
             wait(&mut slot.writer, cx)
         })
-        .await
+        .await;
+        let is_hung_up = self.inner.state.borrow().slots[self.slot].hung_up;
+        if is_hung_up {
+            executor::yield_now().await;
+        }
     }
 }
 
@@ -461,6 +474,29 @@ mod tests {
             drop(peer);
             // A peer that has gone leaves room for an error.
             watch.room().await;
+        });
+    }
+
+    #[test]
+    fn a_peer_that_sends_no_more_and_does_not_read_is_waited_for() {
+        run(async {
+            let readiness = Readiness::new(None).unwrap();
+            let (peer, watch) = pair(&readiness);
+            let none = rustix::net::SendFlags::DONTWAIT;
+            while rustix::net::send(&watch, &[1; 10_000], none).is_ok() {}
+            peer.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(receive(&watch, 10).await, b"");
+            let waited = async {
+                // The event of the end is taken for room once.
+                for _ in 0..10 {
+                    watch.room().await;
+                }
+            };
+            let mut waited = Box::pin(waited);
+            for _ in 0..20 {
+                assert!(futures_lite::future::poll_once(&mut waited).await.is_none());
+                executor::yield_now().await;
+            }
         });
     }
 
