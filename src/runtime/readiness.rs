@@ -478,29 +478,6 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_sends_no_more_and_does_not_read_is_waited_for() {
-        run(async {
-            let readiness = Readiness::new(None).unwrap();
-            let (peer, watch) = pair(&readiness);
-            let none = rustix::net::SendFlags::DONTWAIT;
-            while rustix::net::send(&watch, &[1; 10_000], none).is_ok() {}
-            peer.shutdown(std::net::Shutdown::Write).unwrap();
-            assert_eq!(receive(&watch, 10).await, b"");
-            let waited = async {
-                // The event of the end is taken for room once.
-                for _ in 0..10 {
-                    watch.room().await;
-                }
-            };
-            let mut waited = Box::pin(waited);
-            for _ in 0..20 {
-                assert!(futures_lite::future::poll_once(&mut waited).await.is_none());
-                executor::yield_now().await;
-            }
-        });
-    }
-
-    #[test]
     fn a_dropped_socket_is_closed_and_its_place_used_again() {
         run(async {
             let readiness = Readiness::new(None).unwrap();
