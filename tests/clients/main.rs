@@ -616,13 +616,15 @@ fn clients(broker: &Broker, folder: &Path) -> (Vec<Client>, Vec<(&'static str, S
     (found, missing)
 }
 
-type Test = Box<dyn Fn(&mut World) -> Result<(), String>>;
+/// A test, with its name and the clients it needs.
+type Test = (String, Vec<&'static str>, Run);
+type Run = Box<dyn Fn(&mut World) -> Result<(), String>>;
 
-/// Every test in its order, with the clients it needs.
-fn tests() -> Vec<(String, Vec<&'static str>, Test)> {
-    let mut tests: Vec<(String, Vec<&'static str>, Test)> = Vec::new();
+/// Every test in its order.
+fn tests() -> Vec<Test> {
+    let mut tests: Vec<Test> = Vec::new();
     let mut add =
-        |name: String, needs: &[&'static str], test: Test| tests.push((name, needs.to_vec(), test));
+        |name: String, needs: &[&'static str], test: Run| tests.push((name, needs.to_vec(), test));
     let all = ["java", "confluent-kafka", "franz-go", "kafkajs", "kcat"];
     for name in all {
         add(
@@ -731,16 +733,32 @@ fn tests() -> Vec<(String, Vec<&'static str>, Test)> {
     tests
 }
 
+/// Tests that are one story: each rests on those before it.
+const STORY: &str = "console_tools::";
+
+/// The tests that a filter names; of a story also what comes before.
+fn chosen(mut tests: Vec<Test>, filters: &[&String]) -> Vec<Test> {
+    let is_named = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(*f));
+    let in_story = |name: &str| name.starts_with(STORY);
+    let last = tests
+        .iter()
+        .rposition(|(name, ..)| in_story(name) && is_named(name));
+    let mut place = 0;
+    tests.retain(|(name, ..)| {
+        let is_before = last.is_some_and(|last| place <= last) && in_story(name);
+        place += 1;
+        is_before || is_named(name)
+    });
+    tests
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<&String> = arguments
         .iter()
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let mut tests = tests();
-    tests.retain(|(name, ..)| {
-        filters.is_empty() || filters.iter().any(|filter| name.contains(*filter))
-    });
+    let tests = chosen(tests(), &filters);
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, ..)| println!("{name}: test"));
         return ExitCode::SUCCESS;
