@@ -19,6 +19,7 @@ pub mod content;
 pub mod contents;
 pub mod crc;
 pub mod engine;
+pub mod phase;
 pub mod report;
 pub mod run;
 pub mod sample;

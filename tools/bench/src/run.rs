@@ -9,12 +9,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use hdrhistogram::serialization::V2DeflateSerializer;
-use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
+use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -23,11 +20,12 @@ use crate::client::{Client, error_name};
 use crate::contents::Contents;
 use crate::engine::fetch::{Look, Span};
 use crate::engine::produce::Pace;
-use crate::engine::{self, Lay, Message, Phase, Produce, ReadPlan, Shared};
+use crate::engine::{Lay, Phase, Produce, ReadPlan, Shared};
+use crate::phase::{self, Logs, PhaseResult};
 use crate::report::{
     Fetched, Folder, Outcome, Produced, SCHEMA, Second, Status, Step, number, rfc3339, write_whole,
 };
-use crate::sample::{Acked, Interval, Latency, Ledger};
+use crate::sample::{Acked, Latency, Ledger};
 use crate::schedule::Schedule;
 use crate::verify::{Checker, Verdict};
 use crate::wire;
@@ -139,23 +137,6 @@ fn raise_open_files() {
         maximum: limit.maximum,
     };
     let _ = setrlimit(Resource::Nofile, raised);
-}
-
-/// HdrHistogram logs by file name.
-#[derive(Default)]
-struct Logs(BTreeMap<&'static str, Vec<u8>>);
-
-/// What a phase came to.
-struct PhaseResult {
-    measured: Interval,
-    seconds: Vec<Second>,
-    measured_s: f64,
-    cpu_s: f64,
-    /// How long after the end the last answer came.
-    late_s: f64,
-    ledger: Ledger,
-    checker: Option<Box<Checker>>,
-    logs: Logs,
 }
 
 struct Run {
@@ -478,7 +459,7 @@ impl Run {
             producer_ids: self.producer_ids(self.shared.workload.producers.max(1))?,
         };
         let phase = self.phase(0, UNLIMITED_NS, Some(produce), None);
-        self.phase_result(phase, None)
+        phase::measure(&self.shared, &self.bar, phase, None)
     }
 
     fn producer_ids(&mut self, producers: u32) -> Result<Vec<Option<(i64, i16)>>> {
@@ -603,7 +584,7 @@ impl Run {
         });
         let ns = |seconds: f64| (seconds * 1e9) as u64;
         let phase = self.phase(ns(warmup_s), ns(seconds), produce, read);
-        self.phase_result(phase, None)
+        phase::measure(&self.shared, &self.bar, phase, None)
     }
 
     /// The highest rate at which p99 stays below what is asked for, and the run at it.
@@ -728,7 +709,7 @@ impl Run {
             ends_phase: true,
         };
         let phase = self.phase(0, UNLIMITED_NS, None, Some(read));
-        let result = self.phase_result(phase, Some(Box::new(checker)))?;
+        let result = phase::measure(&self.shared, &self.bar, phase, Some(Box::new(checker)))?;
         if let Some(failure) = result.ledger.failure {
             bail!(failure);
         }
@@ -737,197 +718,6 @@ impl Run {
         let checker = result.checker.context("the checker is gone")?;
         Ok(checker.finish(|partition| starts[partition as usize]))
     }
-
-    /// Runs a phase on its threads and gathers what they tell.
-    fn phase_result(
-        &mut self,
-        mut phase: Phase,
-        mut checker: Option<Box<Checker>>,
-    ) -> Result<PhaseResult> {
-        let shared = &self.shared;
-        // One thread reads back: it alone knows what to expect.
-        phase.threads = if checker.is_some() {
-            1
-        } else {
-            shared.workload.threads as usize
-        };
-        // Connecting takes its time.
-        let connections = phase.produce.as_ref().map_or(0, |it| it.producer_ids.len())
-            + phase.read.as_ref().map_or(0, |it| it.spans.len());
-        phase.begin_ns = shared.now_ns() + 20_000_000 + connections as u64 * 200_000;
-        let measure_from = phase.begin_ns + phase.warmup_ns;
-        let mut gathering = Gathering::new(phase.threads);
-        let mut buffers = LOGS.map(|_| Vec::new());
-        let mut serializers = LOGS.map(|_| V2DeflateSerializer::new());
-        let begun = UNIX_EPOCH
-            + Duration::from_millis(shared.started_ms as u64)
-            + Duration::from_nanos(measure_from);
-        let mut logs = Vec::new();
-        for (buffer, serializer) in buffers.iter_mut().zip(&mut serializers) {
-            let log = IntervalLogWriterBuilder::new()
-                .with_start_time(begun)
-                .with_base_time(begun)
-                .with_max_value_divisor(1e6)
-                .begin_log_with(buffer, serializer)?;
-            logs.push(log);
-        }
-        let mut cpu_from = None;
-        std::thread::scope(|scope| -> Result<()> {
-            let (tell, told) = mpsc::channel();
-            for thread in 0..phase.threads {
-                let (tell, phase, checker) = (tell.clone(), &phase, checker.take());
-                scope.spawn(move || engine::run(shared, phase, thread, checker, &tell));
-            }
-            drop(tell);
-            loop {
-                let message = told.recv_timeout(Duration::from_millis(20));
-                if cpu_from.is_none() && shared.now_ns() >= measure_from {
-                    cpu_from = Some(cpu_s());
-                }
-                match message {
-                    Ok(Message::Second(thread, interval)) => gathering.take(thread, interval),
-                    Ok(Message::Done(thread, ledger, checker)) => {
-                        gathering.done(thread, *ledger, checker);
-                    }
-                    Err(RecvTimeoutError::Timeout) => continue,
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                }
-                while let Some(interval) = gathering.next() {
-                    self.bar.set_message(live(&interval));
-                    self.bar.tick();
-                    if interval.t < 0 {
-                        continue;
-                    }
-                    let histograms = [
-                        &interval.produce_latency,
-                        &interval.fetch_latency,
-                        &interval.end_to_end,
-                    ];
-                    for (log, histogram) in logs.iter_mut().zip(histograms) {
-                        let at = Duration::from_secs(interval.t as u64);
-                        log.write_histogram(histogram, at, Duration::from_secs(1), None)
-                            .map_err(|error| anyhow!("a histogram log: {error:?}"))?;
-                    }
-                }
-            }
-        })?;
-        drop(logs);
-        let cpu_s = cpu_from.map_or(0.0, |from| cpu_s() - from);
-        let ledger = gathering.ledger;
-        let measured = &gathering.measured;
-        let counted = [
-            measured.produced.requests > 0,
-            measured.fetched.requests > 0,
-            !measured.end_to_end.is_empty(),
-        ];
-        let named = LOGS.into_iter().zip(buffers).zip(counted);
-        let logs = named.filter(|(_, counted)| *counted).map(|(log, _)| log);
-        let seconds = |ns: u64| ns as f64 / 1e9;
-        Ok(PhaseResult {
-            measured_s: seconds(ledger.ended_at_ns.saturating_sub(measure_from)),
-            late_s: seconds(ledger.idle_at_ns.saturating_sub(ledger.ended_at_ns)),
-            logs: Logs(logs.collect()),
-            measured: gathering.measured,
-            seconds: gathering.seconds,
-            cpu_s,
-            ledger,
-            checker: gathering.checker,
-        })
-    }
-}
-
-/// Names of the HdrHistogram logs.
-const LOGS: [&str; 3] = ["produce.hlog", "fetch.hlog", "end_to_end.hlog"];
-
-/// Seconds as the threads tell them, put together when all have told theirs.
-struct Gathering {
-    open: BTreeMap<i64, Interval>,
-    /// By thread, the last second it told.
-    told: Vec<i64>,
-    measured: Interval,
-    seconds: Vec<Second>,
-    ledger: Ledger,
-    checker: Option<Box<Checker>>,
-}
-
-impl Gathering {
-    fn new(threads: usize) -> Gathering {
-        Gathering {
-            open: BTreeMap::new(),
-            told: vec![i64::MIN; threads],
-            measured: Interval::new(0),
-            seconds: Vec::new(),
-            ledger: Ledger::default(),
-            checker: None,
-        }
-    }
-
-    fn take(&mut self, thread: usize, interval: Interval) {
-        self.told[thread] = interval.t;
-        match self.open.get_mut(&interval.t) {
-            Some(all) => all.add(&interval),
-            None => drop(self.open.insert(interval.t, interval)),
-        }
-    }
-
-    fn done(&mut self, thread: usize, ledger: Ledger, checker: Option<Box<Checker>>) {
-        self.told[thread] = i64::MAX;
-        self.ledger.add(ledger);
-        self.checker = self.checker.take().or(checker);
-    }
-
-    /// The next second that is complete.
-    fn next(&mut self) -> Option<Interval> {
-        let complete = *self.told.iter().min()?;
-        let first = self.open.first_entry()?;
-        if *first.key() > complete {
-            return None;
-        }
-        let interval = first.remove();
-        if interval.t >= 0 {
-            self.measured.add(&interval);
-            self.seconds.push(Second::of(&interval));
-        }
-        Some(interval)
-    }
-}
-
-/// The line that is shown while the load runs.
-fn live(interval: &Interval) -> String {
-    let mut line = if interval.t < 0 {
-        format!("warming up, {} s left", -interval.t)
-    } else {
-        format!("{:>4} s", interval.t + 1)
-    };
-    let ms = |ns: u64| format!("{:.2}", ns as f64 / 1e6);
-    let parts = [
-        ("produce", &interval.produced, &interval.produce_latency),
-        ("fetch", &interval.fetched, &interval.fetch_latency),
-    ];
-    for (name, counts, latency) in parts {
-        if counts.requests + counts.records > 0 {
-            line += &format!(
-                "  {name} {}/s {} MB/s p50 {} p99 {} max {} ms",
-                number(counts.records as f64),
-                number(counts.bytes as f64 / 1e6),
-                ms(latency.value_at_quantile(0.5)),
-                ms(latency.value_at_quantile(0.99)),
-                ms(latency.max())
-            );
-        }
-    }
-    if !interval.end_to_end.is_empty() {
-        let p99 = interval.end_to_end.value_at_quantile(0.99);
-        line += &format!("  end to end p99 {} ms", ms(p99));
-    }
-    let errors = interval.produced.errors + interval.fetched.errors;
-    line + &format!("  errors {errors}")
-}
-
-/// CPU that this process has used.
-fn cpu_s() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn pace(workload: &Workload) -> Pace {

@@ -1,32 +1,26 @@
 //! One round after another: what is done to the brokers, and what is written down.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::Signal;
-use serde_json::Value;
+use anyhow::{Result, bail};
 
+use super::crossing::CROSSING_BYTES;
 use super::floor::{self, Amount, Floor as FloorProgram, Poured};
 use super::judge::Round;
 use super::rows::{Floor, Fsync, Metric, ONE_RECORD_BYTES_PER_SECOND, Procedure, Row, Variant};
 use super::run::{self, How, Ran};
 use super::sys::{self, Cores};
+use super::syscalls::Syscalls;
 use super::target::{Broker, Shape, Target};
 use super::usage::{self, CpuTimes, Observer, Usage};
-use super::wire;
 
 /// Partitions of a broker that rests, or starts.
 const MANY: i32 = 1_000;
 /// A round may write this much a second before the disk counts as too small for it.
 const BYTES_PER_SECOND: f64 = 2.5e9;
-/// What a row of two shards writes, unless its records are small.
-const CROSSING_BYTES: u64 = 1_500_000_000;
 /// Kept free.
 const SPARE_BYTES: u64 = 1 << 30;
 /// Memory that is touched before a round, at most.
@@ -34,7 +28,7 @@ const TOUCHED_BYTES_MAX: u64 = 3_000_000_000;
 /// Longest time for work that is fixed.
 const WORK_S: f64 = 120.0;
 /// A slice of the warm-up.
-const SLICE_S: f64 = 2.0;
+pub(super) const SLICE_S: f64 = 2.0;
 /// Slices whose CPU cost a record differs by less are steady.
 const STEADY: f64 = 0.05;
 
@@ -88,14 +82,14 @@ impl Plan {
     }
 
     /// The targets that have a part in a row.
-    fn targets_of(&self, row: &Row) -> impl Iterator<Item = &Target> {
+    pub(super) fn targets_of(&self, row: &Row) -> impl Iterator<Item = &Target> {
         let own = row.variants.iter().all(|variant| variant.ringspun_only);
         self.targets
             .iter()
             .filter(move |target| !own || target.is_ringspun())
     }
 
-    fn shape(&self, row: &Row, target: &Target) -> Shape {
+    pub(super) fn shape(&self, row: &Row, target: &Target) -> Shape {
         let crossing = matches!(row.procedure, Procedure::Crossing { .. });
         Shape {
             fsync: match row.fsync {
@@ -109,7 +103,7 @@ impl Plan {
         }
     }
 
-    fn folder(&self, target: &Target) -> PathBuf {
+    pub(super) fn folder(&self, target: &Target) -> PathBuf {
         self.data.join(&target.name)
     }
 
@@ -136,7 +130,7 @@ impl Plan {
     }
 
     /// Before a round: room on the disk, nothing left to be written.
-    fn prepare(&self, row: &Row) -> Result<()> {
+    pub(super) fn prepare(&self, row: &Row) -> Result<()> {
         check_stop()?;
         let most = |key: &str| {
             let numbers = row.variants.iter().filter_map(|it| it.number(key));
@@ -174,7 +168,7 @@ impl Plan {
     }
 
     /// Observes a process while `load` runs, and makes a round of it.
-    fn observe(&self, pid: u32, load: impl FnOnce() -> Result<Ran>) -> Result<Round> {
+    pub(super) fn observe(&self, pid: u32, load: impl FnOnce() -> Result<Ran>) -> Result<Round> {
         let cores = self.cores();
         let dirty_before_mb = usage::dirty_mb();
         let times = CpuTimes::now(&cores)?;
@@ -456,7 +450,10 @@ impl Plan {
     }
 
     /// Runs a load of our own where the load generator runs.
-    fn on_load_cores<T: Send>(&self, load: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub(super) fn on_load_cores<T: Send>(
+        &self,
+        load: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 self.load_cores.pin()?;
@@ -466,143 +463,6 @@ impl Plan {
                 .join()
                 .map_err(|_| anyhow::anyhow!("the load panicked"))?
         })
-    }
-
-    /// Two shards, and connections of which each asks for partitions of its own shard, or of the other.
-    fn crossing(
-        &self,
-        row: &'static Row,
-        small: bool,
-        keep: &mut dyn FnMut(Round) -> Result<()>,
-    ) -> Result<()> {
-        for target in self.targets_of(row) {
-            let mut broker = Broker::new(
-                target,
-                &self.folder(target),
-                &self.broker_cores,
-                self.shape(row, target),
-            )?;
-            broker.start()?;
-            let batch = if small {
-                wire::batch(1, 100)
-            } else {
-                wire::batch(63, 1024)
-            };
-            for number in 0..=self.rounds_of(row) {
-                for variant in row.variants {
-                    self.prepare(row)?;
-                    let topic = format!("crossing-{number}-{}", variant.name);
-                    let seconds = if number == 0 {
-                        self.seconds.min(SLICE_S)
-                    } else {
-                        self.seconds
-                    };
-                    let amount = Amount {
-                        in_flight: if small { 1 } else { 4 },
-                        bytes: if small { u64::MAX } else { CROSSING_BYTES },
-                        time: Duration::from_secs_f64(seconds),
-                        rate: None,
-                    };
-                    let connections = if small { 32 } else { 8 };
-                    let (streams, frames) = self.placed(
-                        &broker,
-                        &topic,
-                        connections,
-                        &batch,
-                        variant.name == "crosses",
-                    )?;
-                    let records = if small { 1 } else { 63 };
-                    let round = self.observe(broker.pid(), || {
-                        self.on_load_cores(|| {
-                            let loads = streams
-                                .into_iter()
-                                .zip(&frames)
-                                .map(|(s, f)| (s, f.as_slice()))
-                                .collect();
-                            Ok(ran_of_floor(
-                                &floor::pour(loads, &amount)?,
-                                "produce",
-                                records,
-                            ))
-                        })
-                    });
-                    broker.check()?;
-                    keep(named(
-                        round?,
-                        row,
-                        &broker.target.name,
-                        variant.name,
-                        number,
-                    ))?;
-                    broker.remove_topics()?;
-                }
-            }
-            broker.stop()?;
-        }
-        Ok(())
-    }
-
-    /// Connections to a new topic with the request that each is to send.
-    fn placed(
-        &self,
-        broker: &Broker,
-        topic: &str,
-        connections: usize,
-        batch: &[u8],
-        crosses: bool,
-    ) -> Result<(Vec<TcpStream>, Vec<Vec<u8>>)> {
-        let mut client = broker.client()?;
-        client.create_topic(topic, 16)?;
-        client.wait_for_topic(topic, 16)?;
-        let mut streams = Vec::new();
-        for _ in 0..connections {
-            streams.push(TcpStream::connect(broker.address())?);
-        }
-        let http = broker.http().context("ringspun says no address of HTTP")?;
-        // Connections are there for the broker when it has given them to a shard.
-        let mut tries = 0;
-        let shards = loop {
-            let shards = Shards::ask(http)?;
-            let placed = |stream: &TcpStream| {
-                Some(shards.of_connection(stream.local_addr().ok()?).is_some())
-            };
-            if streams.iter().all(|stream| placed(stream) == Some(true)) {
-                break shards;
-            }
-            tries += 1;
-            ensure!(tries < 200, "ringspun does not list its connections");
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        let mut frames = Vec::new();
-        for (number, stream) in streams.iter().enumerate() {
-            let shard = shards
-                .of_connection(stream.local_addr()?)
-                .context("listed before")?;
-            let owned: Vec<i32> = (0..16)
-                .filter(|partition| {
-                    shards
-                        .of_partition(topic, *partition)
-                        .is_some_and(|of| (of != shard) == crosses)
-                })
-                .collect();
-            ensure!(
-                !owned.is_empty(),
-                "no partition of {topic} lies where it is needed"
-            );
-            frames.push(wire::produce(topic, owned[number % owned.len()], batch));
-        }
-        // One of each is looked at: what is refused costs less.
-        for (stream, frame) in streams.iter().zip(&frames) {
-            let mut stream = stream;
-            stream.write_all(frame)?;
-            let mut length = [0; 4];
-            stream.read_exact(&mut length)?;
-            let mut answer = vec![0; (u32::from_be_bytes(length) as usize).min(1 << 20)];
-            stream.read_exact(&mut answer)?;
-            let code = wire::produce_error(topic, &answer);
-            ensure!(code == Some(0), "a batch is refused with error {code:?}");
-        }
-        Ok((streams, frames))
     }
 
     fn starts(&self, row: &'static Row, keep: &mut dyn FnMut(Round) -> Result<()>) -> Result<()> {
@@ -746,7 +606,13 @@ fn own(settings: Vec<(&str, &str)>) -> Vec<(String, String)> {
     owned.collect()
 }
 
-fn named(mut round: Round, row: &Row, target: &str, variant: &str, number: u32) -> Round {
+pub(super) fn named(
+    mut round: Round,
+    row: &Row,
+    target: &str,
+    variant: &str,
+    number: u32,
+) -> Round {
     round.row = row.name.to_owned();
     round.target = target.to_owned();
     round.variant = variant.to_owned();
@@ -783,7 +649,7 @@ fn is_steady(costs: &[f64]) -> bool {
 }
 
 /// What a load of our own did, in the words of the load generator.
-fn ran_of_floor(poured: &Poured, part: &str, records: u32) -> Ran {
+pub(super) fn ran_of_floor(poured: &Poured, part: &str, records: u32) -> Ran {
     let seconds = (poured.to - poured.from).as_secs_f64();
     let mut result = serde_json::json!({ "seconds": seconds });
     result[part] = serde_json::json!({
@@ -801,111 +667,6 @@ fn ran_of_floor(poured: &Poured, part: &str, records: u32) -> Ran {
     }
 }
 
-/// Counts the calls into the kernel of a broker, by perf.
-struct Syscalls {
-    perf: Child,
-    file: PathBuf,
-}
-
-impl Syscalls {
-    /// None where perf is not there, or may not.
-    fn count(broker: &Broker, folder: &Path) -> Option<Syscalls> {
-        let file = folder.join("syscalls");
-        let mut command = Command::new("perf");
-        command
-            .args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p"])
-            .arg(broker.pid().to_string())
-            .arg("-o")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        sys::contain(&mut command, None);
-        let perf = command.spawn().ok()?;
-        Some(Syscalls { perf, file })
-    }
-
-    fn finish(mut self) -> Option<u64> {
-        sys::signal(self.perf.id(), Signal::INT);
-        let _ = self.perf.wait();
-        let text = fs::read_to_string(&self.file).unwrap_or_default();
-        let _ = fs::remove_file(&self.file);
-        let line = text.lines().find(|line| line.contains("raw_syscalls"))?;
-        line.split(',').next()?.parse().ok()
-    }
-}
-
-impl Drop for Syscalls {
-    fn drop(&mut self) {
-        if !matches!(self.perf.try_wait(), Ok(Some(_))) {
-            let _ = self.perf.kill();
-            let _ = self.perf.wait();
-        }
-    }
-}
-
-/// Which shard serves which connection and owns which partition, as ringspun says it.
-#[derive(Debug, Default)]
-struct Shards {
-    connections: BTreeMap<SocketAddr, u64>,
-    partitions: BTreeMap<(String, i32), u64>,
-}
-
-impl Shards {
-    fn ask(http: SocketAddr) -> Result<Shards> {
-        let mut stream = TcpStream::connect(http)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let request = format!("GET /shards HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-        ensure!(
-            head.starts_with("HTTP/1.1 200"),
-            "GET /shards: {}",
-            head.lines().next().unwrap_or("")
-        );
-        Shards::parse(&serde_json::from_str(body).context("GET /shards is no JSON")?)
-    }
-
-    fn parse(page: &Value) -> Result<Shards> {
-        let mut shards = Shards::default();
-        for shard in page["shards"].as_array().context("no shards")? {
-            let number = shard["shard"]
-                .as_u64()
-                .context("a shard without its number")?;
-            for connection in shard["connections"].as_array().into_iter().flatten() {
-                if let Some(peer) = connection["peer"]
-                    .as_str()
-                    .and_then(|peer| peer.parse().ok())
-                {
-                    shards.connections.insert(peer, number);
-                }
-            }
-            for partition in shard["partitions"].as_array().into_iter().flatten() {
-                let topic = partition["topic"]
-                    .as_str()
-                    .context("a partition without its topic")?;
-                let index = partition["partition"]
-                    .as_i64()
-                    .context("a partition without its number")?;
-                shards
-                    .partitions
-                    .insert((topic.to_owned(), i32::try_from(index)?), number);
-            }
-        }
-        Ok(shards)
-    }
-
-    fn of_connection(&self, ours: SocketAddr) -> Option<u64> {
-        self.connections.get(&ours).copied()
-    }
-
-    fn of_partition(&self, topic: &str, partition: i32) -> Option<u64> {
-        self.partitions.get(&(topic.to_owned(), partition)).copied()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -915,19 +676,6 @@ mod tests {
         assert!(!is_steady(&[1.0, 1.0]));
         assert!(!is_steady(&[1.0, 1.2, 1.0]));
         assert!(is_steady(&[9.0, 1.0, 1.04, 1.02]));
-    }
-
-    #[test]
-    fn the_page_of_shards_is_read() {
-        let page = serde_json::json!({ "shards": [
-            { "shard": 0, "connections": [{ "peer": "127.0.0.1:4000" }], "partitions": [] },
-            { "shard": 1, "connections": [], "partitions": [{ "topic": "t", "partition": 3 }] },
-        ]});
-        let shards = Shards::parse(&page).expect("well formed");
-        assert_eq!(shards.of_connection(([127, 0, 0, 1], 4000).into()), Some(0));
-        assert_eq!(shards.of_partition("t", 3), Some(1));
-        assert_eq!(shards.of_partition("t", 0), None);
-        assert!(Shards::parse(&serde_json::json!({})).is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! Whatever happens, no process and no data of a broker outlives this one: children are killed when their
 //! owner is dropped, and by the kernel when this process dies.
 
+mod crossing;
 mod facts;
 mod floor;
 mod jars;
@@ -19,6 +20,7 @@ mod report;
 mod rows;
 mod run;
 mod sys;
+mod syscalls;
 mod target;
 mod usage;
 mod wire;
