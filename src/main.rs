@@ -24,10 +24,11 @@ use ringspun::base::listeners::{self, HostPort};
 use ringspun::base::settings::{self, Inputs, Loaded};
 use ringspun::broker::loggers::Loggers;
 use ringspun::runtime::executor;
+use ringspun::server::error::{StartError, one_line};
 use ringspun::server::logging;
 use ringspun::server::node::{self, LocalFuture, NodeView, Watcher};
 use ringspun::server::signals::StopSignals;
-use ringspun::server::startup::{self, Prepared, StartError, one_line};
+use ringspun::server::startup::{self, Prepared};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -2,7 +2,7 @@
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-use super::startup::StartError;
+use super::error::StartError;
 use crate::base::cpu_list;
 use crate::base::settings::CoreList;
 

@@ -18,9 +18,9 @@ use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::error::StartError;
 use super::meta_properties::{self, DirectoryId, Identity, MetaProperties};
 use super::probes::{self, FileSystem};
-use super::startup::StartError;
 
 pub const LOCK_FILE_NAME: &str = ".lock";
 pub const CLEAN_SHUTDOWN_FILE_NAME: &str = ".kafka_cleanshutdown";

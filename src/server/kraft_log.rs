@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::base::Offset;
 use crate::metadata::kraft::{Cluster, KraftError};
 use crate::records::{BATCH_HEADER_SIZE, BatchError, BatchHeader, verify_crc};
-use crate::server::startup::StartError;
+use crate::server::error::StartError;
 use crate::storage::names::{FileKind, parse_file_name};
 
 /// The folder of the metadata log.

@@ -96,7 +96,7 @@ pub fn abort_on_panic() {
         let place = panic
             .location()
             .map_or_else(|| "an unknown place".into(), ToString::to_string);
-        let why = super::startup::one_line(payload(panic.payload()));
+        let why = super::error::one_line(payload(panic.payload()));
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         // Not through `tracing`: the panic may have come out of it, and `off` must not hide this.

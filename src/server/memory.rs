@@ -13,7 +13,7 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::startup::StartError;
+use super::error::{StartError, size};
 
 const MIB: u64 = 1 << 20;
 
@@ -133,23 +133,6 @@ pub fn plan(
         pool_bytes: shard_bytes - request_max_bytes,
     })
 }
-
-/// Bytes as people read them: `24 MiB`, `1.5 GiB`.
-pub fn size(bytes: u64) -> String {
-    let (unit, name) = match bytes {
-        b if b >= 1 << 40 => (1u64 << 40, "TiB"),
-        b if b >= 1 << 30 => (1 << 30, "GiB"),
-        b if b >= 1 << 20 => (1 << 20, "MiB"),
-        b if b >= 1 << 10 => (1 << 10, "KiB"),
-        b => return format!("{b} B"),
-    };
-    if bytes.is_multiple_of(unit) {
-        format!("{} {name}", bytes / unit)
-    } else {
-        format!("{:.1} {name}", bytes as f64 / unit as f64)
-    }
-}
-
 fn ram_bytes(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

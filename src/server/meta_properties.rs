@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::startup::StartError;
+use super::error::StartError;
 use crate::base::{BrokerId, ClusterId, TopicId};
 
 pub const FILE_NAME: &str = "meta.properties";

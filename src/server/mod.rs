@@ -5,6 +5,7 @@ pub mod connection;
 pub mod cores;
 pub mod data;
 pub mod data_dir;
+pub mod error;
 pub mod kraft_log;
 pub mod logging;
 pub mod memory;

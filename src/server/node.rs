@@ -44,8 +44,9 @@ use crate::runtime::executor::{ShardOptions, spawn_shards};
 use crate::runtime::mailbox::{Bounds, mailbox};
 use crate::server::data;
 use crate::server::data_dir::DataDirs;
+use crate::server::error::StartError;
 use crate::server::shard_main::{self, ShardSeed};
-use crate::server::startup::{Prepared, ReadyLine, StartError};
+use crate::server::startup::{Prepared, ReadyLine};
 use crate::server::takeover;
 use crate::transport::{Bound, SocketOptions};
 

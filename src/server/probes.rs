@@ -10,8 +10,7 @@ use std::path::Path;
 use io_uring::{IoUring, Probe, opcode};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::memory::size;
-use super::startup::StartError;
+use super::error::{StartError, size};
 
 /// What the executor demands; below it, it exits.
 pub const MEMLOCK_MIN_BYTES: u64 = 512 << 10;

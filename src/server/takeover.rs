@@ -17,9 +17,9 @@ use crate::metadata::kraft::Cluster;
 use crate::metadata::{ConfigResource, Configs, DirectoryId, Image};
 use crate::server::data::Found;
 use crate::server::data_dir::LockedDirs;
+use crate::server::error::StartError;
 use crate::server::kraft_log;
 use crate::server::node::NodeError;
-use crate::server::startup::StartError;
 
 /// 2^20 producer ids for each second between two times that directories are taken over.
 const PRODUCER_IDS_PER_SECOND_LOG2: u32 = 20;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::node::Layers;
+use super::layers::Layers;
 
 /// Between which kinds a group may change while it has members: `group.consumer.migration.policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

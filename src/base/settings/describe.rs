@@ -11,7 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::kind::{Kind, Setting, UpdateMode};
-use super::node::{NodeSettings, Source};
+use super::layers::Source;
+use super::node::NodeSettings;
 use super::table::{
     GROUP_SETTINGS, SETTINGS, TOPIC_SETTINGS, broker_setting, group_setting, listener_setting,
 };
@@ -368,7 +369,7 @@ impl std::fmt::Display for Source {
 
 #[cfg(test)]
 mod tests {
-    use super::super::node::Layers;
+    use super::super::layers::Layers;
     use super::*;
 
     fn overriding(name: &str, value: &str) -> BTreeMap<String, String> {

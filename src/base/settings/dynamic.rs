@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::SettingError;
 use super::kind::{Honoured, Scope, Setting, UpdateMode};
-use super::node::{Layers, NodeSettings};
+use super::layers::Layers;
+use super::node::NodeSettings;
 use super::table::{
     HONOURED_PER_LISTENER, broker_setting, group_setting, listener_setting, topic_setting,
 };

@@ -1,6 +1,6 @@
 //! What group coordinators run with.
 
-use super::node::Layers;
+use super::layers::Layers;
 
 /// The settings of group coordinators. Fields have Kafka's names without their `group.` and `offsets.`
 /// beginnings where the rest says enough.

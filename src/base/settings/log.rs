@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::SettingError;
-use super::node::{Layers, NodeSettings};
+use super::layers::Layers;
+use super::node::NodeSettings;
 use super::table::topic_setting;
 use super::value::Value;
 

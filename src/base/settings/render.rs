@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::kind::{Honoured, Setting};
-use super::node::{NodeSettings, Source};
+use super::layers::Source;
+use super::node::NodeSettings;
 use super::table::{SETTINGS, TOPIC_SETTINGS, broker_setting, listener_setting};
 
 /// Every setting that has a value, one a line, by name: `name=value`, and where it comes from as a comment.
@@ -147,7 +148,7 @@ fn code(value: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::node::Layers;
+    use super::super::layers::Layers;
     use super::*;
     use crate::base::properties;
 

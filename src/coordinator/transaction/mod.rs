@@ -17,6 +17,9 @@
 //! What is not on record: the last epoch (for retries), markers under way, requests that wait for a
 //! transaction to complete.
 
+mod ask;
+mod end;
+mod expiry;
 mod record;
 mod state;
 
@@ -26,10 +29,12 @@ mod random;
 mod scenarios;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
-use std::sync::Arc;
 
+pub use ask::{Answer, Ask, Effect, ListFilter, Listed, MarkerResult, Markers};
 pub use state::{NamedPartition, State, TRANSACTION_VERSION_2, Transaction, is_epoch_exhausted};
+
+use ask::TransactionalId;
+use end::End;
 
 use crate::base::{PartitionIndex, ProducerEpoch, ProducerId, Timestamp};
 use crate::coordinator::{
@@ -53,126 +58,6 @@ const MAX_WAITING: usize = 10_000;
 /// Pauses before markers are written once more: the first, doubled up to the longest.
 const MARKER_RETRY_MS: i64 = 20;
 const MARKER_RETRY_MAX_MS: i64 = 1_000;
-
-type TransactionalId = Arc<str>;
-
-/// A question to the coordinator of a transactional id.
-pub enum Ask {
-    InitProducerId {
-        transactional_id: TransactionalId,
-        timeout_ms: i32,
-        /// What the producer has, if it goes on after an error (KIP-360).
-        expected: Option<(ProducerId, ProducerEpoch)>,
-        /// A producer id nobody has, after [`Answer::NeedsProducerId`].
-        fresh: Option<ProducerId>,
-    },
-    AddPartitions {
-        transactional_id: TransactionalId,
-        producer_id: ProducerId,
-        producer_epoch: ProducerEpoch,
-        partitions: Vec<NamedPartition>,
-        client_version: i16,
-        /// How long to wait for the transaction before to complete, rather than to refuse at once.
-        patience_ms: u32,
-    },
-    /// Whether the transaction includes the partitions (KIP-890).
-    VerifyPartitions {
-        transactional_id: TransactionalId,
-        producer_id: ProducerId,
-        producer_epoch: ProducerEpoch,
-        partitions: Vec<NamedPartition>,
-    },
-    End {
-        transactional_id: TransactionalId,
-        producer_id: ProducerId,
-        producer_epoch: ProducerEpoch,
-        commit: bool,
-        client_version: i16,
-        /// As for [`Ask::InitProducerId`].
-        fresh: Option<ProducerId>,
-    },
-    Describe {
-        transactional_id: TransactionalId,
-    },
-    List(Arc<ListFilter>),
-    /// What came of [`Effect::WriteMarkers`].
-    MarkersWritten {
-        transactional_id: TransactionalId,
-        producer_id: ProducerId,
-        producer_epoch: ProducerEpoch,
-        partitions: Vec<(NamedPartition, MarkerResult)>,
-    },
-    /// What [`Effect::ProducerId`] asked for.
-    AbortTimedOut {
-        transactional_id: TransactionalId,
-        fresh: ProducerId,
-    },
-}
-
-/// The answer to the [`Ask`] of the same name.
-pub enum Answer {
-    InitProducerId(Result<(ProducerId, ProducerEpoch), ErrorCode>),
-    /// Ask again, with a fresh producer id.
-    NeedsProducerId,
-    AddPartitions(ErrorCode),
-    /// In the order of the question; one code for all, if the transaction itself is refused.
-    VerifyPartitions(Result<Vec<(NamedPartition, ErrorCode)>, ErrorCode>),
-    /// With what the producer goes on (-1 and -1 before transaction version 2).
-    End(Result<(ProducerId, ProducerEpoch), ErrorCode>),
-    Describe(Result<Box<Transaction>, ErrorCode>),
-    List(Vec<Listed>),
-    Done,
-}
-
-/// What became of one partition's marker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MarkerResult {
-    Written,
-    /// The partition is deleted, or has moved past this producer epoch: no marker is due any more.
-    Gone,
-    Retry,
-}
-
-/// Which transactions ListTransactions wants (KIP-664, 994, 1152). Empty lists want all.
-#[derive(Default)]
-pub struct ListFilter {
-    pub producer_ids: BTreeSet<ProducerId>,
-    pub states: Option<BTreeSet<State>>,
-    /// Running for longer than this; below 0 wants all.
-    pub duration_ms: i64,
-    pub id_matches: Option<Box<dyn Fn(&str) -> bool + Send + Sync>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    pub transactional_id: TransactionalId,
-    pub producer_id: ProducerId,
-    pub state: State,
-}
-
-/// What is to be done outside of the coordinator's partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// To be answered with [`Ask::MarkersWritten`], whatever comes of it.
-    WriteMarkers(Markers),
-    /// A timed-out transaction needs a producer id to be aborted: [`Ask::AbortTimedOut`].
-    ProducerId { transactional_id: TransactionalId },
-}
-
-/// The markers that end one transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Markers {
-    pub transactional_id: TransactionalId,
-    pub producer_id: ProducerId,
-    pub producer_epoch: ProducerEpoch,
-    pub commit: bool,
-    /// The leader epoch of the coordinator's partition; an older coordinator is fenced by it.
-    pub coordinator_epoch: i32,
-    pub client_version: i16,
-    pub partitions: Vec<NamedPartition>,
-    /// Tries before this one.
-    pub failures: u32,
-}
 
 /// A transaction whose markers are being written. Not on record.
 struct Ending {
@@ -421,15 +306,6 @@ impl Machine for TransactionMachine {
         // Markers for partitions that are gone are told of when they are next tried.
         Outcome::default()
     }
-}
-
-/// What EndTxn says.
-struct End {
-    producer_id: ProducerId,
-    producer_epoch: ProducerEpoch,
-    commit: bool,
-    client_version: i16,
-    fresh: Option<ProducerId>,
 }
 
 impl TransactionMachine {
@@ -692,50 +568,6 @@ impl TransactionMachine {
         Ok(partitions.into_iter().map(judge).collect())
     }
 
-    fn end(
-        &mut self,
-        context: &mut Context<'_>,
-        token: Token,
-        id: &TransactionalId,
-        end: &End,
-    ) -> Outcome<Self> {
-        let refused = |code| Outcome::answer(token, Answer::End(Err(code)));
-        if id.is_empty() {
-            return refused(ErrorCode::InvalidRequest);
-        }
-        let Some(txn) = self.transactions.get(id).cloned() else {
-            return refused(ErrorCode::InvalidProducerIdMapping);
-        };
-        let decided = if end.client_version >= TRANSACTION_VERSION_2 {
-            decide_with_epoch_bump(&txn, end)
-        } else {
-            decide(&txn, end)
-        };
-        let has_new_epoch = end.client_version >= TRANSACTION_VERSION_2;
-        let told = |txn: &Transaction| {
-            if has_new_epoch {
-                (txn.producer_id, txn.producer_epoch)
-            } else {
-                (ProducerId::NONE, ProducerEpoch::NONE)
-            }
-        };
-        match decided {
-            Err(code) => return refused(code),
-            Ok(Decision::IsDone) => return Outcome::answer(token, Answer::End(Ok(told(&txn)))),
-            Ok(Decision::Prepare) => {}
-        }
-        let next_id = match (has_new_epoch && txn.is_epoch_exhausted(), end.fresh) {
-            (false, _) => ProducerId::NONE,
-            (true, Some(fresh)) => fresh,
-            (true, None) => return Outcome::answer(token, Answer::NeedsProducerId),
-        };
-        let next = txn.prepared(end.commit, end.client_version, next_id, context.now);
-        let answer = Answer::End(Ok(told(&next.completed(context.now))));
-        let mut outcome = Outcome::answer(token, answer);
-        self.prepare(context, id, &next, &mut outcome);
-        outcome
-    }
-
     fn describe(&self, id: &str) -> Result<Box<Transaction>, ErrorCode> {
         if id.is_empty() {
             return Err(ErrorCode::InvalidRequest);
@@ -800,237 +632,5 @@ impl TransactionMachine {
         ending.failures += 1;
         ending.retry_at = Some(after(context.now, pause.min(MARKER_RETRY_MAX_MS)));
         outcome
-    }
-
-    /// Requests whose transaction is complete are asked once more; those that have no patience left are
-    /// refused.
-    fn serve_waiting(&mut self, context: &mut Context<'_>, outcome: &mut Outcome<Self>) {
-        let mut served = 0;
-        while served < EXPIRE_AT_ONCE
-            && let Some(id) = self.ready.first().cloned()
-        {
-            if !self.has_room(context, &id, outcome) {
-                break;
-            }
-            self.ready.remove(&id);
-            let mut waiting = self.waiting.remove(&id).unwrap_or_default();
-            let rest = waiting.split_off(waiting.len().min(1));
-            self.waiting_count -= waiting.len();
-            if !rest.is_empty() {
-                // What the first one changes has to be seen by the second.
-                self.waiting.insert(id.clone(), rest);
-            }
-            for Waiting { token, ask, .. } in waiting {
-                let asked = self.add_partitions(context, token, ask);
-                outcome.records.extend(asked.records);
-                outcome.answers.extend(asked.answers);
-                served += 1;
-            }
-        }
-        let now = context.now;
-        let count = &mut self.waiting_count;
-        self.waiting.retain(|_, waiting| {
-            waiting.retain(|waiting| {
-                if waiting.until > now {
-                    return true;
-                }
-                let refused = Answer::AddPartitions(ErrorCode::ConcurrentTransactions);
-                outcome.answers.push((waiting.token, refused));
-                *count -= 1;
-                false
-            });
-            !waiting.is_empty()
-        });
-        // Whoever is still in line behind one that was served, and not held up by a new end.
-        for id in self.waiting.keys() {
-            let txn = self.transactions.get(id);
-            if txn.is_none_or(|txn| !txn.state.is_prepared()) {
-                self.ready.insert(id.clone());
-            }
-        }
-    }
-
-    fn retry_markers(&mut self, context: &mut Context<'_>, outcome: &mut Outcome<Self>) {
-        let now = context.now;
-        let due = |ending: &Ending| ending.retry_at.is_some_and(|at| at <= now);
-        let due: Vec<TransactionalId> = self
-            .ending
-            .iter()
-            .filter(|(_, ending)| due(ending))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in due {
-            let (Some(txn), Some(ending)) = (self.transactions.get(&id), self.ending.get(&id))
-            else {
-                continue;
-            };
-            let markers = self.markers(context, &id, txn, ending);
-            outcome.effects.push(Effect::WriteMarkers(markers));
-            if let Some(ending) = self.ending.get_mut(&id) {
-                ending.retry_at = None;
-            }
-        }
-    }
-
-    fn abort_all_timed_out(&mut self, context: &mut Context<'_>, outcome: &mut Outcome<Self>) {
-        let now = context.now;
-        if now < self.timeout_look {
-            return;
-        }
-        // What this call has written of an id is not applied yet, so it must not be decided by what is.
-        let busy: BTreeSet<&[u8]> = outcome.records.iter().map(|r| &r.key[..]).collect();
-        let is_busy = |id: &TransactionalId| busy.contains(&record::tombstone(id).key[..]);
-        let due: Vec<TransactionalId> = self
-            .ongoing
-            .iter()
-            .take_while(|(at, _)| *at < now)
-            .take(EXPIRE_AT_ONCE)
-            .map(|(_, id)| id.clone())
-            .filter(|id| busy.is_empty() || !is_busy(id))
-            .collect();
-        if due.len() < EXPIRE_AT_ONCE {
-            let interval = context
-                .settings
-                .transaction_abort_timed_out_transaction_cleanup_interval_ms;
-            self.timeout_look = after(now, i64::from(interval));
-        }
-        for id in due {
-            if !self.has_room(context, &id, outcome) {
-                self.timeout_look = now;
-                break;
-            }
-            self.abort_timed_out(context, &id, None, outcome);
-        }
-    }
-
-    /// Whether one more record of this transaction fits into the outcome of a call by the clock.
-    fn has_room(&self, context: &Context<'_>, id: &str, outcome: &Outcome<Self>) -> bool {
-        let size = |record: &CoordinatorRecord| {
-            record.key.len() + record.value.as_ref().map_or(0, |value| value.len())
-        };
-        let taken: usize = outcome.records.iter().map(size).sum();
-        let version = finalized_version(context.image);
-        let next = self.transactions.get(id);
-        let next = next.map_or(0, |txn| size(&record::encode(id, txn, version)));
-        taken == 0 || taken + next <= EXPIRE_BYTES
-    }
-
-    fn abort_timed_out(
-        &mut self,
-        context: &mut Context<'_>,
-        id: &TransactionalId,
-        fresh: Option<ProducerId>,
-        outcome: &mut Outcome<Self>,
-    ) {
-        let Some(txn) = self.transactions.get(id) else {
-            return;
-        };
-        if txn.state != State::Ongoing || txn.times_out_at() >= context.now {
-            return;
-        }
-        match self.fence(context, txn, fresh) {
-            Some(next) => self.prepare(context, id, &next, outcome),
-            None => outcome.effects.push(Effect::ProducerId {
-                transactional_id: id.clone(),
-            }),
-        }
-    }
-
-    fn forget_expired(&mut self, context: &mut Context<'_>, outcome: &mut Outcome<Self>) {
-        let now = context.now;
-        if now < self.expiry_look {
-            return;
-        }
-        let before = Timestamp(now.0.saturating_sub(self.expiration_ms));
-        let busy: BTreeSet<&[u8]> = outcome.records.iter().map(|r| &r.key[..]).collect();
-        let idle = self.idle.range((
-            Bound::Unbounded,
-            Bound::Excluded((after(before, 1), "".into())),
-        ));
-        let (mut due, mut bytes) = (Vec::new(), 0);
-        let mut all = true;
-        for (_, id) in idle {
-            let tombstone = record::tombstone(id);
-            if busy.contains(&tombstone.key[..]) {
-                continue;
-            }
-            bytes += tombstone.key.len();
-            if due.len() == EXPIRE_AT_ONCE || bytes > EXPIRE_BYTES {
-                all = false;
-                break;
-            }
-            due.push(tombstone);
-        }
-        if all {
-            let interval = context
-                .settings
-                .transaction_remove_expired_transaction_cleanup_interval_ms;
-            self.expiry_look = after(now, i64::from(interval));
-        }
-        outcome.records.extend(due);
-    }
-}
-
-/// What an end comes to.
-enum Decision {
-    Prepare,
-    /// It was decided so before, and is complete.
-    IsDone,
-}
-
-/// EndTxn of a client that knows no epoch bump: the state tells a retry.
-fn decide(txn: &Transaction, end: &End) -> Result<Decision, ErrorCode> {
-    if txn.producer_id != end.producer_id {
-        return Err(ErrorCode::InvalidProducerIdMapping);
-    }
-    if txn.producer_epoch != end.producer_epoch {
-        return Err(ErrorCode::ProducerFenced);
-    }
-    match (txn.state, end.commit) {
-        (State::Ongoing, _) => Ok(Decision::Prepare),
-        (State::PrepareCommit | State::PrepareAbort, _) => Err(ErrorCode::ConcurrentTransactions),
-        (State::CompleteCommit, true) | (State::CompleteAbort, false) => Ok(Decision::IsDone),
-        (State::CompleteCommit, false) | (State::CompleteAbort, true) | (State::Empty, _) => {
-            Err(ErrorCode::InvalidTxnState)
-        }
-    }
-}
-
-/// EndTxn of transaction version 2. The state and the epoch tell a retry: the end before has raised the
-/// epoch, or, where they were used up, given a new id.
-///
-/// | | abort, retry | abort | commit, retry | commit |
-/// |---|---|---|---|---|
-/// | Empty | fenced | ends nothing | fenced | INVALID_TXN_STATE |
-/// | CompleteAbort | is done | ends nothing | INVALID_TXN_STATE | INVALID_TXN_STATE |
-/// | CompleteCommit | INVALID_TXN_STATE | ends nothing | is done | INVALID_TXN_STATE |
-fn decide_with_epoch_bump(txn: &Transaction, end: &End) -> Result<Decision, ErrorCode> {
-    if txn.state.is_prepared() {
-        return Err(ErrorCode::ConcurrentTransactions);
-    }
-    let retry_on_overflow = txn.prev_producer_id == end.producer_id
-        && end.producer_epoch.0 == i16::MAX - 1
-        && txn.producer_epoch.0 == 0;
-    let retry_on_bump = i32::from(txn.producer_epoch.0) == i32::from(end.producer_epoch.0) + 1;
-    if txn.producer_id != end.producer_id && !retry_on_overflow {
-        return Err(ErrorCode::InvalidProducerIdMapping);
-    }
-    let is_current = txn.producer_epoch == end.producer_epoch;
-    let is_complete = matches!(txn.state, State::CompleteCommit | State::CompleteAbort);
-    let is_retry = retry_on_bump || retry_on_overflow;
-    if !(is_current || (is_complete && is_retry)) {
-        return Err(ErrorCode::ProducerFenced);
-    }
-    match (txn.state, end.commit) {
-        (State::Ongoing, _) => Ok(Decision::Prepare),
-        (State::CompleteCommit, true) | (State::CompleteAbort, false) if is_retry => {
-            Ok(Decision::IsDone)
-        }
-        (State::CompleteCommit | State::CompleteAbort, false) if !is_retry => Ok(Decision::Prepare),
-        (State::Empty, false) => Ok(Decision::Prepare),
-        (State::CompleteCommit | State::CompleteAbort | State::Empty, _) => {
-            Err(ErrorCode::InvalidTxnState)
-        }
-        (State::PrepareCommit | State::PrepareAbort, _) => Err(ErrorCode::ConcurrentTransactions),
     }
 }

@@ -5,6 +5,7 @@
 //! 4. what a client was told is what the machine knows after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::scenarios::{Bench, Came, settings};
 use super::*;

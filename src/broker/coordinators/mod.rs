@@ -11,48 +11,34 @@
 //! When an append fails, whoever waits is told, and the machine is loaded anew; if the log itself is
 //! offline, the seat stays empty and says so.
 
+mod gathering;
+mod loading;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
 use futures_lite::future;
 use glommio::timer::Timer;
+
+use gathering::Gathering;
+use loading::Loading;
 
 use crate::base::settings::NodeSettings;
 use crate::base::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp};
 use crate::broker::event::Event;
 use crate::broker::internal_topics::{CONSUMER_OFFSETS, TRANSACTION_STATE};
 use crate::broker::messages::{Marker, Reply};
-use crate::broker::offload::bytes_of;
 use crate::broker::partition::Partition;
 use crate::broker::reply::ReplyTo;
 use crate::broker::shard::{Shard, spawn, wall_clock};
 use crate::broker::transactions;
 use crate::coordinator::group::GroupMachine;
 use crate::coordinator::transaction::TransactionMachine;
-use crate::coordinator::{Context, CoordinatorRecord, Guard, Machine, Outcome, Position, Token};
+use crate::coordinator::{Context, Machine, Outcome, Token};
 use crate::metadata::Delta;
-use crate::records::control::{EndTxnMarker, TxnOutcome};
-use crate::records::{
-    BATCH_HEADER_SIZE, BatchBuilder, BatchHeader, Compression, CompressionType, LOG_OVERHEAD,
-    RecordIter, Scratch, decompress,
-};
-use crate::runtime::executor::yield_now;
-
-/// Records applied before other tasks of the shard may run: a few hundred microseconds.
-const LOAD_RECORDS_PER_TURN: usize = 512;
-
-/// What a compressed batch may grow to when it is loaded.
-const BATCH_BYTES_MAX: u64 = 64 << 20;
-
-/// Reasons to skip records of a log that are told apart.
-const SKIPPED_KINDS: usize = 16;
-
-/// A batch is closed when its records reach this, so that many requests of a turn share one, and none
-/// grows beyond what the topic takes.
-const BATCH_BYTES: usize = 256 * 1024;
+use crate::records::CompressionType;
 
 /// Why there is no answer of the machine. The handler picks Kafka's code for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -227,15 +213,6 @@ struct Seat<M: Machine> {
     /// The task that serves this seat runs: it is started by the first thing there is to do.
     running: Cell<bool>,
     closed: Cell<bool>,
-}
-
-/// Records on their way into one batch.
-struct Gathered<M: Machine> {
-    builder: BatchBuilder,
-    base: Offset,
-    producer: Option<(ProducerId, ProducerEpoch)>,
-    answers: Vec<(Token, M::Answer)>,
-    effects: Vec<M::Effect>,
 }
 
 impl<M: Machine> Host<M> {
@@ -533,15 +510,8 @@ impl<M: Machine> Host<M> {
     async fn load(&self, shard: &Rc<Shard>, seat: &Rc<Seat<M>>) -> bool {
         let began = Instant::now();
         let index = seat.partition.key.partition;
-        let mut loading = Loading {
-            machine: M::new(index),
-            seat,
-            records: 0,
-            // A read returns a whole batch, however little is asked for.
-            bytes: (self.habits.load_bytes)(&shard.settings()),
-            scratch: Scratch::default(),
-            skipped: BTreeMap::new(),
-        };
+        let bytes = (self.habits.load_bytes)(&shard.settings());
+        let mut loading = Loading::new(seat, bytes);
         if let Err(why) = loading.run().await {
             tracing::error!(
                 topic = %seat.partition.topic,
@@ -601,341 +571,10 @@ async fn serve<M: Machine>(host: Rc<Host<M>>, shard: Weak<Shard>, seat: Rc<Seat<
     }
 }
 
-/// Gathers what one turn of a seat appends.
-struct Gathering<'a, M: Machine> {
-    host: &'a Host<M>,
-    shard: &'a Rc<Shard>,
-    seat: &'a Seat<M>,
-    batch: Option<Gathered<M>>,
-    deadline: Timestamp,
-    failed: Option<CoordinatorError>,
-}
-
-impl<'a, M: Machine> Gathering<'a, M> {
-    fn new(host: &'a Host<M>, shard: &'a Rc<Shard>, seat: &'a Seat<M>) -> Self {
-        let timeout = shard.settings().offsets_commit_timeout_ms;
-        let timeout = i64::try_from(timeout).unwrap_or(i64::MAX);
-        Self {
-            host,
-            shard,
-            seat,
-            batch: None,
-            deadline: Timestamp(host.clock.now().0.saturating_add(timeout)),
-            failed: None,
-        }
-    }
-
-    /// Applies and gathers one outcome.
-    fn take(&mut self, machine: &mut M, now: Timestamp, outcome: Outcome<M>) {
-        if self.failed.is_some() {
-            return;
-        }
-        if outcome.records.is_empty() {
-            match &mut self.batch {
-                // It may rest on what is in the batch.
-                Some(batch) => {
-                    batch.answers.extend(outcome.answers);
-                    batch.effects.extend(outcome.effects);
-                }
-                None => self.wait(outcome.answers, outcome.effects),
-            }
-            return;
-        }
-        let bytes: usize = outcome.records.iter().map(size).sum();
-        let other = self.batch.as_ref().is_some_and(|batch| {
-            batch.producer != outcome.producer
-                || batch.builder.size_in_bytes() + bytes > BATCH_BYTES
-        });
-        if other {
-            self.append(now);
-        }
-        let largest = self.seat.partition.settings().max_message_bytes as usize;
-        if bytes + outcome.reserve + BATCH_HEADER_SIZE > largest {
-            // It alone is refused: nothing of it was applied.
-            if outcome.answers.is_empty() {
-                tracing::error!(
-                    topic = %self.seat.partition.topic,
-                    partition = self.seat.partition.key.partition.0,
-                    bytes,
-                    "what a coordinator has to do by itself does not fit into a batch, and is not done"
-                );
-            }
-            for (token, _) in outcome.answers {
-                self.host
-                    .refuse(self.seat, token, CoordinatorError::TooLarge);
-            }
-            return;
-        }
-        let producer = outcome.producer;
-        if let Some(producer) = producer
-            && let Err(error) = self.check_transaction(producer, outcome.guard)
-        {
-            // It alone is refused, as the partition would refuse it.
-            for (token, _) in outcome.answers {
-                self.host.refuse(self.seat, token, error);
-            }
-            return;
-        }
-        let batch = self.batch.get_or_insert_with(|| Gathered {
-            builder: builder((self.host.habits.codec)(&self.shard.settings()), producer),
-            base: self.seat.partition.log.staged_end_offset(),
-            producer,
-            answers: Vec::new(),
-            effects: Vec::new(),
-        });
-        for record in &outcome.records {
-            let at = Position {
-                offset: batch.base.plus(i64::from(batch.builder.count())),
-                timestamp: now,
-                producer,
-            };
-            if let Err(error) = machine.apply(record, at) {
-                // Its own record: a mistake of ours, which a reload would meet again.
-                tracing::error!("a coordinator cannot read what it writes: {error}");
-            }
-            batch
-                .builder
-                .append(now, Some(&record.key), record.value.as_deref(), &[]);
-        }
-        batch.answers.extend(outcome.answers);
-        batch.effects.extend(outcome.effects);
-    }
-
-    /// Whether records of a producer's transaction may be appended now.
-    fn check_transaction(
-        &self,
-        (producer_id, epoch): (ProducerId, ProducerEpoch),
-        guard: Option<Guard>,
-    ) -> Result<(), CoordinatorError> {
-        let producers = self.seat.partition.log.producers();
-        let known = producers.get(producer_id);
-        if known.is_some_and(|known| epoch < known.producer_epoch) {
-            return Err(CoordinatorError::Fenced);
-        }
-        let settings = self.shard.settings();
-        let ends = Guard(known.map_or(0, |known| known.ends));
-        if !settings.transaction_partition_verification_enable
-            || producers.has_ongoing_transaction(producer_id, epoch)
-            || guard == Some(ends)
-        {
-            return Ok(());
-        }
-        Err(CoordinatorError::NotInTransaction)
-    }
-
-    /// Stages the batch; what hangs on it waits for its end.
-    fn append(&mut self, now: Timestamp) {
-        let Some(batch) = self.batch.take() else {
-            return;
-        };
-        let bytes = BytesMut::from(&batch.builder.build()[..]);
-        match self.seat.partition.append_internal(bytes, None, now) {
-            Ok(end) => {
-                assert!(
-                    end == batch.base.plus(i64::from(batch.builder.count())),
-                    "nobody else appends to a coordinator's partition in its turn"
-                );
-                self.shard.mark_dirty(&self.seat.partition);
-                self.wait(batch.answers, batch.effects);
-            }
-            Err(error) => {
-                tracing::error!(
-                    topic = %self.seat.partition.topic,
-                    partition = self.seat.partition.key.partition.0,
-                    "append of a coordinator failed: {error}"
-                );
-                self.failed = Some(CoordinatorError::NotAvailable);
-            }
-        }
-    }
-
-    fn wait(&mut self, answers: Vec<(Token, M::Answer)>, effects: Vec<M::Effect>) {
-        if answers.is_empty() && effects.is_empty() {
-            return;
-        }
-        self.seat.committing.borrow_mut().push_back(Committing {
-            end: self.seat.partition.log.staged_end_offset(),
-            deadline: self.deadline,
-            answers,
-            effects,
-        });
-    }
-
-    fn finish(mut self, now: Timestamp) -> Result<(), CoordinatorError> {
-        self.append(now);
-        self.failed.map_or(Ok(()), Err)
-    }
-}
-
-/// Bytes of a record in a batch, at most.
-fn size(record: &CoordinatorRecord) -> usize {
-    const LENGTHS: usize = 32;
-    LENGTHS + record.key.len() + record.value.as_ref().map_or(0, Bytes::len)
-}
-
-fn builder(kind: CompressionType, producer: Option<(ProducerId, ProducerEpoch)>) -> BatchBuilder {
-    let builder = BatchBuilder::new(Compression::of(kind));
-    match producer {
-        Some((id, epoch)) => builder.producer(id, epoch, -1).transactional(),
-        None => builder,
-    }
-}
-
 /// `offsets.topic.compression.codec`; an id that is none of Kafka's is none.
 pub fn offsets_codec(settings: &NodeSettings) -> CompressionType {
     u8::try_from(settings.offsets_topic_compression_codec)
         .ok()
         .and_then(CompressionType::from_id)
         .unwrap_or(CompressionType::None)
-}
-
-/// A log being read into a machine.
-struct Loading<'a, M: Machine> {
-    machine: M,
-    seat: &'a Seat<M>,
-    records: u64,
-    /// Read at once.
-    bytes: u32,
-    scratch: Scratch,
-    /// Why records are not applied: the first offset, and how many.
-    skipped: BTreeMap<String, (Offset, u64)>,
-}
-
-impl<M: Machine> Loading<'_, M> {
-    async fn run(&mut self) -> Result<(), String> {
-        let done = self.read().await;
-        self.say_skipped();
-        done
-    }
-
-    async fn read(&mut self) -> Result<(), String> {
-        let log = &self.seat.partition.log;
-        let mut at = log.log_start_offset();
-        // To the end of what is staged: markers may be appended meanwhile.
-        while at < log.staged_end_offset() && !self.seat.closed.get() {
-            let end = log.log_end_offset();
-            if at >= end {
-                if log.failure().is_some() {
-                    return Err("the log is offline".to_owned());
-                }
-                yield_now().await;
-                continue;
-            }
-            let read = log
-                .read(at, self.bytes, end, true)
-                .await
-                .map_err(|e| e.to_string())?;
-            let bytes = match read.slice {
-                Some(slice) => bytes_of(slice).await.map_err(|e| e.to_string())?,
-                None => return Err(format!("nothing to read at offset {at}")),
-            };
-            at = self.take(at, &bytes).await?;
-        }
-        Ok(())
-    }
-
-    /// Applies whole batches; returns the offset behind them.
-    async fn take(&mut self, mut at: Offset, mut bytes: &[u8]) -> Result<Offset, String> {
-        let start = at;
-        while bytes.len() >= LOG_OVERHEAD {
-            let header = BatchHeader::parse(bytes).map_err(|e| format!("at offset {at}: {e}"))?;
-            let len = header.size_in_bytes();
-            let Some(batch) = bytes.get(..len) else { break };
-            self.batch(&header, batch).await;
-            at = header.next_offset();
-            bytes = &bytes[len..];
-        }
-        if at == start {
-            return Err(format!("no whole batch at offset {at}"));
-        }
-        Ok(at)
-    }
-
-    async fn batch(&mut self, header: &BatchHeader, batch: &[u8]) {
-        if header.is_control() {
-            if let Ok(Some(marker)) = EndTxnMarker::of_batch(header, batch) {
-                let committed = marker.outcome == TxnOutcome::Commit;
-                self.machine
-                    .apply_marker(header.producer_id, header.producer_epoch, committed);
-            }
-            return;
-        }
-        let producer = header
-            .is_transactional()
-            .then_some((header.producer_id, header.producer_epoch));
-        let body = &batch[BATCH_HEADER_SIZE.min(batch.len())..];
-        let plain;
-        let body = if header.compression() == CompressionType::None {
-            body
-        } else {
-            match decompress(
-                header.compression(),
-                body,
-                &mut self.scratch,
-                BATCH_BYTES_MAX,
-            ) {
-                Ok(bytes) => {
-                    plain = bytes;
-                    &plain[..]
-                }
-                Err(error) => {
-                    self.skipped(header.base_offset, &error);
-                    return;
-                }
-            }
-        };
-        let mut turn = 0;
-        for record in RecordIter::new(header, body) {
-            let record = match record {
-                Ok(record) => record,
-                Err(error) => {
-                    self.skipped(header.base_offset, &error);
-                    return;
-                }
-            };
-            let at = Position {
-                offset: record.offset,
-                timestamp: record.timestamp,
-                producer,
-            };
-            let Some(key) = record.key else {
-                self.skipped(record.offset, &"a record without a key");
-                continue;
-            };
-            let coordinator_record = CoordinatorRecord {
-                key: Bytes::copy_from_slice(key),
-                value: record.value.map(Bytes::copy_from_slice),
-            };
-            if let Err(error) = self.machine.apply(&coordinator_record, at) {
-                self.skipped(record.offset, &error);
-            }
-            self.records += 1;
-            turn += 1;
-            if turn >= LOAD_RECORDS_PER_TURN {
-                turn = 0;
-                yield_now().await;
-            }
-        }
-    }
-
-    /// The rest is loaded.
-    fn skipped(&mut self, offset: Offset, why: &dyn std::fmt::Display) {
-        let why = match self.skipped.len() < SKIPPED_KINDS {
-            true => why.to_string(),
-            false => "other reasons".to_owned(),
-        };
-        self.skipped.entry(why).or_insert((offset, 0)).1 += 1;
-    }
-
-    /// A loud line for each reason.
-    fn say_skipped(&self) {
-        for (why, (first, count)) in &self.skipped {
-            tracing::error!(
-                topic = %self.seat.partition.topic,
-                partition = self.seat.partition.key.partition.0,
-                offset = %first,
-                "{count} records of a coordinator are skipped, the first at that offset: {why}"
-            );
-        }
-    }
 }
