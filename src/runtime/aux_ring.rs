@@ -2,7 +2,8 @@
 //! per shard.
 //!
 //! The ring's completions are announced through an eventfd, and a task of the shard reads it through
-//! glommio; it is a blocking one, read as if it were a file. What an operation uses (the file, the
+//! glommio; it is a blocking one, read as if it were a file. Where there is a [lookout](super::lookout) it polls the
+//! ring instead. What an operation uses (the file, the
 //! path, the pipe, the buffer) belongs to the operation until the kernel is done with it, so a dropped
 //! future frees nothing too early. Operations that may wait for the disk run on the kernel's own worker
 //! threads, never on the shard.
@@ -15,7 +16,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::{Rc, Weak};
@@ -92,6 +93,8 @@ pub struct AuxRing {
 struct Inner {
     state: RefCell<State>,
     pipes: Pipes,
+    /// The task that reads the eventfd, until somebody else looks.
+    reaper: RefCell<Option<glommio::Task<()>>>,
 }
 
 struct State {
@@ -125,18 +128,35 @@ impl AuxRing {
                 under_way: 0,
             }),
             pipes: Pipes::default(),
+            reaper: RefCell::default(),
         });
         let reap = reap(Rc::downgrade(&inner), announced);
-        glommio::spawn_local(super::profile::named("ring completions", reap)).detach();
+        let reap = glommio::spawn_local(super::profile::named("ring completions", reap));
+        *inner.reaper.borrow_mut() = Some(reap);
         Ok(AuxRing { inner })
     }
 
-    /// Wakes whoever waits for operations that are complete, without waiting for a turn of glommio.
-    pub(super) fn look(&self) {
+    /// Leaves it to the caller to [look](Self::look) when the descriptor, which is the ring's, can be read.
+    pub(super) fn leave_to_poll(&self) -> io::Result<RawFd> {
+        // It is cancelled.
+        drop(self.inner.reaper.take());
+        let state = self.inner.state.borrow();
+        state.ring.submitter().unregister_eventfd()?;
+        Ok(state.ring.as_raw_fd())
+    }
+
+    /// Wakes whoever waits for operations that are complete. Returns whether any is.
+    pub(super) fn look(&self) -> bool {
+        let mut state = self.inner.state.borrow_mut();
+        if !state.has_completions() {
+            return false;
+        }
         let mut wake = Vec::new();
-        let abandoned = self.inner.state.borrow_mut().collect(&mut wake);
+        let abandoned = state.collect(&mut wake);
+        drop(state);
         drop(abandoned);
         wake.into_iter().for_each(Waker::wake);
+        true
     }
 
     /// fdatasync(2): what was written is on the disk, with what is needed to read it.
@@ -414,6 +434,11 @@ impl State {
                 self.operations.len() - 1
             }
         }
+    }
+
+    /// Whether there is something to collect, or to submit again.
+    fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty() || !self.ring.submission().is_empty()
     }
 
     /// Takes what is complete. What it returns is to be dropped when nobody borrows the state: a buffer that

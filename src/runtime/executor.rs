@@ -31,6 +31,7 @@ use glommio::{
 use rustix::thread::{CpuSet, MembarrierCommand, membarrier, sched_setaffinity};
 
 use super::lane::Bell;
+use super::profile;
 
 /// How often the watchdog looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -136,7 +137,7 @@ where
                 }
                 let beats = spawn_latency(beat(heart.clone()));
                 HEART.set(Some(heart));
-                let result = run(shard, input).await;
+                let result = profile::named("shard", run(shard, input)).await;
                 beats.cancel().await;
                 HEART.set(None);
                 result
@@ -172,6 +173,8 @@ thread_local! {
     static HEART: Cell<Option<Arc<Heart>>> = const { Cell::new(None) };
     static LATENCY_QUEUE: Cell<Option<(usize, TaskQueueHandle)>> = const { Cell::new(None) };
     static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
+    static AWAITED_TURNS: Cell<usize> = const { Cell::new(0) };
+    static TASK_TURNS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The queue of the current executor whose tasks are to run within a millisecond of their wake, also
@@ -202,6 +205,7 @@ pub async fn run_aside<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'stat
 
 /// Lets everything else that can run on this shard run once, and sockets and timers be looked at.
 pub async fn yield_now() {
+    let _awaited = AwaitedTurn::new();
     let mut waited = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut waited, true) {
@@ -221,6 +225,37 @@ pub async fn yield_now() {
         Poll::Pending
     })
     .await
+}
+
+/// A task that waits for a turn of the executor, as long as it does.
+struct AwaitedTurn;
+
+impl AwaitedTurn {
+    fn new() -> AwaitedTurn {
+        AWAITED_TURNS.set(AWAITED_TURNS.get() + 1);
+        AwaitedTurn
+    }
+}
+
+impl Drop for AwaitedTurn {
+    fn drop(&mut self) {
+        AWAITED_TURNS.set(AWAITED_TURNS.get() - 1);
+    }
+}
+
+/// Whether a task waits for a turn ([`yield_now`]).
+pub(super) fn is_turn_awaited() -> bool {
+    AWAITED_TURNS.get() > 0
+}
+
+/// Turns of tasks on this thread so far: of those made with [`super::profile::named`].
+pub(super) fn task_turns() -> u64 {
+    TASK_TURNS.get()
+}
+
+/// Counts one.
+pub(super) fn count_task_turn() {
+    TASK_TURNS.set(TASK_TURNS.get() + 1);
 }
 
 /// The hook for the next turn of an executor: whoever waits for a shared channel's other end to

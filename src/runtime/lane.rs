@@ -179,6 +179,11 @@ impl Bell {
 
     /// Any thread, after its push.
     pub(super) fn ring(&self) {
+        // Sequentially consistent, as the push before it and the receiver's look after it armed: one of the two
+        // sees the other. Nearly always it is awake, and the line stays shared.
+        if self.state.load(Ordering::SeqCst) != ARMED {
+            return;
+        }
         if self
             .state
             .compare_exchange(ARMED, RINGING, Ordering::SeqCst, Ordering::SeqCst)
@@ -216,6 +221,13 @@ impl Bell {
         // SAFETY: the state is AWAKE, and only this thread arms the bell: nobody reads the waker.
         unsafe { *self.waker.get() = Some(waker.clone()) };
         self.state.store(ARMED, Ordering::SeqCst);
+    }
+
+    /// The receiver only: rings wake nobody from now on, but for one that is under way.
+    pub(super) fn disarm(&self) {
+        let _ = self
+            .state
+            .compare_exchange(ARMED, AWAKE, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// The receiver only: arms the bell for the task it was last armed for.

@@ -13,10 +13,16 @@
 //!    again once it is home: nothing leaks, and no later request can get that reply.
 //!
 //! Exactly one task of each endpoint loops over [`Endpoint::next`]; it also hands out the replies,
-//! so without it nothing arrives. On a shard it belongs into the queue for latency
-//! ([`super::executor::latency_queue`]): a wake from another core waits for the preemption timer
-//! otherwise. It should spawn what may wait; should it wait itself for a reply of another endpoint,
-//! that reply still arrives. A request whose handler waits for requests of its own holds its
+//! so without it nothing arrives. It should spawn what may wait; should it wait itself for a reply of another
+//! endpoint, that reply still arrives.
+//!
+//! A shard's endpoint is looked after by the shard's [lookout](super::lookout), through [`Letters`]: it looks into
+//! the lanes itself, so that others need not ring for a shard that is awake, and rings for what this shard has
+//! posted once a pass over its tasks, not at every message. Without a lookout the task that loops over `next` has
+//! to be woken from another core at each message that finds it waiting: on a shard it belongs into the queue for
+//! latency ([`super::executor::latency_queue`]) then.
+//!
+//! A request whose handler waits for requests of its own holds its
 //! sender's envelope: two endpoints whose `outstanding_max` such requests all wait for each other
 //! would wait for ever, so handlers of messages from other endpoints do not post and wait.
 //!
@@ -93,6 +99,10 @@ impl<Q: Send, A: Send> EndpointSeed<Q, A> {
             local: Rc::new(Local {
                 me: self.me,
                 burst: Cell::new(0),
+                is_looked_after: Cell::new(false),
+                is_armed: Cell::new(true),
+                to_ring: RefCell::default(),
+                receiver: Cell::new(None),
                 closed: Cell::new(false),
                 state: RefCell::new(State {
                     slots: Vec::new(),
@@ -187,6 +197,51 @@ impl<Q: Send, A: Send> Endpoint<Q, A> {
     pub fn close(&self) {
         self.local.close();
     }
+
+    /// For the shard's lookout, which has to look from now on.
+    pub fn letters(&self) -> Rc<dyn Letters>
+    where
+        Q: 'static,
+        A: 'static,
+    {
+        self.local.is_looked_after.set(true);
+        self.local.clone()
+    }
+}
+
+/// An endpoint as the lookout of its shard sees it.
+pub trait Letters {
+    /// Rings for what was posted since the last look, hands out what has come, and wakes the task that waits for
+    /// it. Others need not ring from here on. Returns whether anything had come.
+    fn look(&self) -> bool;
+
+    /// Has others ring `bell` from here on, and rings at once for what is posted, and was. Returns `false` if something came
+    /// since the last look: then nobody may have rung.
+    fn arm(&self, bell: &Waker) -> bool;
+}
+
+impl<Q: Send, A: Send> Letters for Local<Q, A> {
+    fn look(&self) -> bool {
+        let post = self.post();
+        if self.is_armed.replace(false) {
+            post.bell.disarm();
+        }
+        self.ring_all();
+        let (replies, requests) = (self.serve_replies(), post.requests.has_letters());
+        if requests && let Some(receiver) = self.receiver.take() {
+            receiver.wake();
+        }
+        replies || requests
+    }
+
+    fn arm(&self, bell: &Waker) -> bool {
+        let post = self.post();
+        self.ring_all();
+        self.is_armed.set(true);
+        post.bell.arm(bell);
+        let room = post.room.load(Ordering::SeqCst);
+        !room && !post.requests.has_letters() && !post.replies.has_letters()
+    }
 }
 
 /// The right and the duty to answer one request. Dropped, the sender gets [`Closed`].
@@ -198,7 +253,7 @@ pub struct Token<Q: Send, A: Send> {
 impl<Q: Send, A: Send> Token<Q, A> {
     fn send_home(mut self, reply: Option<A>) {
         if let Some(envelope) = self.envelope.take() {
-            self.local.shared.send_home(envelope, reply);
+            self.local.send_home(envelope, reply);
         }
     }
 }
@@ -206,7 +261,7 @@ impl<Q: Send, A: Send> Token<Q, A> {
 impl<Q: Send, A: Send> Drop for Token<Q, A> {
     fn drop(&mut self) {
         if let Some(envelope) = self.envelope.take() {
-            self.local.shared.send_home(envelope, None);
+            self.local.send_home(envelope, None);
         }
     }
 }
@@ -303,27 +358,18 @@ impl<Q, A> Post<Q, A> {
     }
 }
 
-impl<Q: Send, A: Send> Shared<Q, A> {
-    fn send_home(&self, mut envelope: EnvelopeRef<Q, A>, reply: Option<A>) {
-        let home = &self.posts[usize::from(envelope.from())];
-        envelope.replace(Letter::Reply(reply));
-        // A closed home needs no reply; the envelope is freed with the mailbox.
-        if home.replies.push(envelope).is_ok() {
-            home.bell.ring();
-        }
-    }
-
-    fn tell_room(&self, sender: usize) {
-        self.posts[sender].room.store(true, Ordering::SeqCst);
-        self.posts[sender].bell.ring();
-    }
-}
-
 /// What only the endpoint's own thread sees.
 struct Local<Q: Send, A: Send> {
     shared: Arc<Shared<Q, A>>,
     me: u16,
     burst: Cell<u32>,
+    is_looked_after: Cell<bool>,
+    /// The lookout sleeps, or is about to: what is posted is rung for at once.
+    is_armed: Cell<bool>,
+    /// Endpoints that the lookout is to ring for at its next look, each once.
+    to_ring: RefCell<Vec<u16>>,
+    /// Who waits for requests, if there is a lookout.
+    receiver: Cell<Option<Waker>>,
     closed: Cell<bool>,
     state: RefCell<State<Q, A>>,
 }
@@ -425,7 +471,7 @@ impl<Q: Send, A: Send> Posting<'_, Q, A> {
             }
         }
         drop(state);
-        post.bell.ring();
+        local.ring(self.to as u16);
         Poll::Ready(Ok(Pending {
             local: local.clone(),
             slot,
@@ -510,6 +556,40 @@ impl<Q, A> State<Q, A> {
 }
 
 impl<Q: Send, A: Send> Local<Q, A> {
+    fn send_home(&self, mut envelope: EnvelopeRef<Q, A>, reply: Option<A>) {
+        let home = envelope.from();
+        envelope.replace(Letter::Reply(reply));
+        // A closed home needs no reply; the envelope is freed with the mailbox.
+        let lane = &self.shared.posts[usize::from(home)].replies;
+        if lane.push(envelope).is_ok() {
+            self.ring(home);
+        }
+    }
+
+    fn tell_room(&self, sender: u16) {
+        let room = &self.shared.posts[usize::from(sender)].room;
+        room.store(true, Ordering::SeqCst);
+        self.ring(sender);
+    }
+
+    /// Rings for endpoint `to`, which was given something, now or at the next look.
+    fn ring(&self, to: u16) {
+        if !self.is_looked_after.get() || self.is_armed.get() {
+            self.shared.posts[usize::from(to)].bell.ring();
+            return;
+        }
+        let mut to_ring = self.to_ring.borrow_mut();
+        if !to_ring.contains(&to) {
+            to_ring.push(to);
+        }
+    }
+
+    fn ring_all(&self) {
+        for to in self.to_ring.borrow_mut().drain(..) {
+            self.shared.posts[usize::from(to)].bell.ring();
+        }
+    }
+
     fn id(&self) -> usize {
         usize::from(self.me)
     }
@@ -542,15 +622,16 @@ impl<Q: Send, A: Send> Local<Q, A> {
         slot
     }
 
-    /// Hands out the replies that arrived, and room.
-    fn serve_replies(&self) {
+    /// Hands out the replies that arrived, and room. Returns whether there were any.
+    fn serve_replies(&self) -> bool {
         executor::count_turn();
         let post = self.post();
-        if post.room.load(Ordering::Relaxed) && post.room.swap(false, Ordering::SeqCst) {
+        let room = post.room.load(Ordering::Relaxed) && post.room.swap(false, Ordering::SeqCst);
+        if room {
             self.state.borrow().wake_first_of_all();
         }
         if !post.replies.has_letters() {
-            return;
+            return room;
         }
         let mut wake = Vec::new();
         let mut state = self.state.borrow_mut();
@@ -562,6 +643,7 @@ impl<Q: Send, A: Send> Local<Q, A> {
         state.arrived = arrived;
         drop(state);
         wake.into_iter().for_each(Waker::wake);
+        true
     }
 
     fn poll_next(
@@ -591,7 +673,11 @@ impl<Q: Send, A: Send> Local<Q, A> {
                 return Poll::Ready(Ok(self.open(this, envelope)));
             }
             drop(state);
-            if armed {
+            if self.is_looked_after.get() {
+                // What comes from here on the next look finds.
+                self.receiver.set(Some(cx.waker().clone()));
+            }
+            if armed || self.is_looked_after.get() {
                 self.burst.set(0);
                 return Poll::Pending;
             }
@@ -615,7 +701,7 @@ impl<Q: Send, A: Send> Local<Q, A> {
             && sender.waits.load(Ordering::SeqCst)
             && sender.waits.swap(false, Ordering::SeqCst)
         {
-            self.shared.tell_room(from);
+            self.tell_room(from as u16);
         }
         Incoming {
             from,
@@ -629,9 +715,11 @@ impl<Q: Send, A: Send> Local<Q, A> {
 
     fn poll_reply(&self, slot: u32, cx: &mut Context<'_>) -> Poll<Result<A, Closed>> {
         self.serve_replies();
-        // If the task that loops over `next` is the one that waits here, nobody else arms the bell.
-        self.post().bell.arm_again();
-        self.serve_replies();
+        if !self.is_looked_after.get() {
+            // If the task that loops over `next` is the one that waits here, nobody else arms the bell.
+            self.post().bell.arm_again();
+            self.serve_replies();
+        }
         let mut state = self.state.borrow_mut();
         let found = &mut state.slots[slot as usize];
         match &mut found.state {
@@ -697,12 +785,15 @@ impl<Q: Send, A: Send> Local<Q, A> {
             }
         }
         for envelope in unread {
-            self.shared.send_home(envelope, None);
+            self.send_home(envelope, None);
         }
         // Whoever waits for room here is to learn that there will be none.
         for sender in 0..self.shared.posts.len() {
-            self.shared.tell_room(sender);
+            self.tell_room(sender as u16);
         }
+        // There may be no further look.
+        self.ring_all();
+        wake.extend(self.receiver.take());
         wake.into_iter().for_each(Waker::wake);
     }
 }
@@ -833,6 +924,71 @@ mod tests {
             let request = a.next().await.unwrap();
             a.reply(request.token, request.request + 1);
             assert_eq!(pending.await, Ok(6));
+        });
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_shard_that_is_awake_is_not_rung_for_and_rings_once_a_look() {
+        let (a, b) = pair(Bounds::default());
+        let (a_looks, b_looks) = (a.letters(), b.letters());
+        let rung = Arc::new(Count::default());
+        let bell = Waker::from(rung.clone());
+        let rings = || rung.0.load(Ordering::SeqCst);
+        block_on(async {
+            assert!(!a_looks.look() && !b_looks.look());
+            let first = a.post(1, 1).await.unwrap();
+            a_looks.look();
+            assert!(!b_looks.arm(&bell), "a letter lies there: it may not sleep");
+            assert!(b_looks.look());
+            b.reply(b.next().await.unwrap().token, 1);
+            assert!(a_looks.look());
+            assert_eq!((first.await, rings()), (Ok(1), 0));
+
+            assert!(b_looks.arm(&bell));
+            let second = a.post(1, 2).await.unwrap();
+            let third = a.post(1, 3).await.unwrap();
+            assert_eq!(rings(), 0, "not before the look");
+            a_looks.look();
+            assert_eq!(rings(), 1);
+            assert!(a_looks.arm(&bell));
+            assert!(b_looks.look());
+            for _ in 0..2 {
+                let incoming = b.next().await.unwrap();
+                b.reply(incoming.token, incoming.request);
+            }
+            assert_eq!(rings(), 1, "not before the look");
+            b_looks.look();
+            assert_eq!(rings(), 2);
+            assert_eq!((second.await, third.await), (Ok(2), Ok(3)));
+            // Nobody looks while it sleeps, and its tasks may run.
+            a_looks.look();
+            assert!(a_looks.arm(&bell));
+            assert!(b_looks.arm(&bell));
+            let _fourth = a.post(1, 4).await.unwrap();
+            assert_eq!(rings(), 3, "at once");
+        });
+    }
+
+    #[test]
+    fn an_endpoint_that_closes_without_a_further_look_rings() {
+        let (a, b) = pair(Bounds::default());
+        let (a_looks, b_looks) = (a.letters(), b.letters());
+        let rung = Arc::new(Count::default());
+        block_on(async {
+            a_looks.look();
+            assert!(b_looks.arm(&Waker::from(rung.clone())));
+            let _unread = a.post(1, 1).await.unwrap();
+            a.close();
+            assert_eq!(rung.0.load(Ordering::SeqCst), 1);
         });
     }
 

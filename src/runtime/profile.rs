@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::clock;
+use super::{clock, executor};
 use crate::base::ShardId;
 use crate::base::histogram::{Histogram, Recorded};
 use crate::base::profile::{
@@ -118,6 +118,7 @@ impl<F: Future> Future for Timed<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let timed = self.project();
+        executor::count_task_turn();
         if !is_on() {
             return timed.task.poll(cx);
         }
@@ -260,6 +261,21 @@ pub fn ran(woken: Nanos) {
     if woken != Nanos(0) && began != Nanos(0) {
         record(Gauged::RunQueue, began.since(woken));
     }
+}
+
+/// Lets the thread sleep within a turn of a task, which is not charged for it.
+pub(super) fn asleep<T>(sleep: impl FnOnce() -> T) -> T {
+    if !is_on() {
+        return sleep();
+    }
+    let began = clock::now();
+    let slept = sleep();
+    let ended = clock::now();
+    TURN.with(|turn| {
+        turn.inner.set(turn.inner.get() + ended.since(began));
+        turn.at.set(ended);
+    });
+    slept
 }
 
 /// Counts one value.

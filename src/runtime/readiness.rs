@@ -1,33 +1,32 @@
 //! Which sockets of a shard can be read and written, learnt through a ring of its own. One per shard.
 //!
 //! glommio polls a socket anew for each wait, and each answer interrupts the shard's core. Here every socket is
-//! polled once, for as long as it lives (multishot), and the kernel keeps what happened until somebody looks.
-//!
-//! 1. A task of the shard looks: whoever waits for one of the sockets that something happened to is woken.
-//! 2. It goes behind those, within the same turn of glommio, and looks again. While sockets are busy
-//!    glommio's rings are not entered at all, but for a real turn every [`TURN`]: timers, other shards.
-//! 3. When nothing happened it waits for the ring's eventfd, through glommio.
+//! polled once, for as long as it lives (multishot), and the kernel keeps what happened until the shard's
+//! [lookout](super::lookout) looks.
 //!
 //! The kernel tells changes, not states (edges): a socket counts as readable until a receive finds or
 //! leaves it empty, and as writable until a send finds no room.
+//!
+//! The lookout waits in this ring, so what is to end its wait is polled here as well: the doorbell that other
+//! shards ring, the auxiliary ring, and a timer.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::rc::{Rc, Weak};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use glommio::io::BufferedFile;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, cqueue, opcode, types};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use super::aux_ring::AuxRing;
-use super::{clock, executor, profile};
+use super::executor;
+use super::lookout::{self, Doorbell};
+use super::mailbox::Letters;
 
 /// Entries of the ring: changes of what is polled that are submitted at once.
 const ENTRIES: u32 = 64;
@@ -35,8 +34,8 @@ const ENTRIES: u32 = 64;
 /// Completions that the ring keeps. Of more than that the kernel ends some polls, and they are begun anew.
 const COMPLETIONS: u32 = 4096;
 
-/// How long sockets may keep a shard from a turn of glommio, in nanoseconds.
-const TURN: u64 = 200_000;
+/// The longest wait in the ring.
+static WAIT: types::Timespec = types::Timespec::new().nsec(lookout::TURN as u32);
 
 const EVENTS: i16 = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
 
@@ -47,8 +46,11 @@ const ENDED: i16 = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR | libc::POLLN
 /// ([`libc::POLLRDHUP`]) may still read.
 const HUNG_UP: i16 = libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
 
-/// `user_data` of what nobody waits for.
+/// `user_data` of what is no socket: what nobody waits for, the doorbell, the auxiliary ring, the timer.
 const NOBODY: u64 = u64::MAX;
+const BELL: u64 = u64::MAX - 1;
+const AUX: u64 = u64::MAX - 2;
+const TIMER: u64 = u64::MAX - 3;
 
 /// The sockets of one shard; clones are the same.
 #[derive(Clone)]
@@ -56,18 +58,27 @@ pub struct Readiness {
     inner: Rc<Inner>,
 }
 
-struct Inner {
-    state: RefCell<State>,
-    /// Looked at as well, since its completions wait for a turn of glommio otherwise.
-    aux_ring: Option<AuxRing>,
+pub(super) struct Inner {
+    pub(super) state: RefCell<State>,
+    /// What the lookout looks at beside the sockets.
+    pub(super) aux_ring: Option<AuxRing>,
+    pub(super) mailbox: Option<Rc<dyn Letters>>,
+    pub(super) bell: Waker,
 }
 
-struct State {
+pub(super) struct State {
     ring: IoUring,
     slots: Vec<Slot>,
     free: Vec<usize>,
     /// What the kernel had no room for yet.
     unsent: VecDeque<Entry>,
+    bell: Doorbell,
+    /// The auxiliary ring.
+    aux: Option<RawFd>,
+    /// The kernel polls it.
+    aux_polled: bool,
+    /// The timer that ends a wait is under way.
+    timed: bool,
 }
 
 /// One socket.
@@ -89,26 +100,42 @@ struct Slot {
 }
 
 impl Readiness {
-    /// Makes the ring and its task on the current shard.
-    pub fn new(aux_ring: Option<AuxRing>) -> io::Result<Readiness> {
-        Self::with_completions(aux_ring, COMPLETIONS)
+    /// Makes the ring, and the lookout, on the current shard. From here on the lookout is who looks at
+    /// `aux_ring` and `mailbox`.
+    pub fn new(
+        aux_ring: Option<AuxRing>,
+        mailbox: Option<Rc<dyn Letters>>,
+    ) -> io::Result<Readiness> {
+        Self::with_completions(aux_ring, mailbox, COMPLETIONS)
     }
 
-    fn with_completions(aux_ring: Option<AuxRing>, completions: u32) -> io::Result<Readiness> {
+    fn with_completions(
+        aux_ring: Option<AuxRing>,
+        mailbox: Option<Rc<dyn Letters>>,
+        completions: u32,
+    ) -> io::Result<Readiness> {
         let ring = make_ring(completions)?;
-        let announced = eventfd(0, EventfdFlags::CLOEXEC)?;
-        ring.submitter().register_eventfd(announced.as_raw_fd())?;
+        let bell = Doorbell::new()?;
+        let mut state = State {
+            ring,
+            slots: Vec::new(),
+            free: Vec::new(),
+            unsent: VecDeque::new(),
+            aux: aux_ring.as_ref().map(AuxRing::leave_to_poll).transpose()?,
+            aux_polled: false,
+            timed: false,
+            bell,
+        };
+        let announced = lookout::announce(&state.ring)?;
+        state.poll_bell();
+        state.flush()?;
         let inner = Rc::new(Inner {
-            state: RefCell::new(State {
-                ring,
-                slots: Vec::new(),
-                free: Vec::new(),
-                unsent: VecDeque::new(),
-            }),
+            bell: state.bell.waker(),
+            state: RefCell::new(state),
             aux_ring,
+            mailbox,
         });
-        let look = look(Rc::downgrade(&inner), announced);
-        glommio::spawn_local(profile::named("socket readiness", look)).detach();
+        lookout::start(&inner, announced)?;
         Ok(Readiness { inner })
     }
 
@@ -158,7 +185,7 @@ impl State {
                 self.slots.len() - 1
             }
         };
-        self.unsent.push_back(poll(fd, index));
+        self.unsent.push_back(poll(fd, index as u64));
         match self.flush() {
             Ok(()) => Ok(index),
             Err(error) => {
@@ -186,31 +213,33 @@ impl State {
     }
 
     /// Submits what is not submitted yet, as far as the kernel takes it now.
-    fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
-            let mut queue = self.ring.submission();
-            while let Some(entry) = self.unsent.front() {
-                // SAFETY: polls, and their ends, refer to no memory, and the kernel looks the descriptor up
-                // when it takes the entry over: a wrong one is an error.
-                if unsafe { queue.push(entry) }.is_err() {
-                    break;
-                }
-                self.unsent.pop_front();
-            }
-            drop(queue);
+            self.push();
             match self.ring.submit() {
                 Ok(_) => {}
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN | libc::EBUSY | libc::EINTR) => return Ok(()),
-                    _ => return Err(error),
-                },
+                Err(error) if is_passing(&error) => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
+    /// Puts what is not submitted yet into the ring, as far as there is room.
+    fn push(&mut self) {
+        let mut queue = self.ring.submission();
+        while let Some(entry) = self.unsent.front() {
+            // SAFETY: polls, and their ends, refer to no memory, and the kernel looks the descriptor up
+            // when it takes the entry over: a wrong one is an error. A timer's time is a static.
+            if unsafe { queue.push(entry) }.is_err() {
+                break;
+            }
+            self.unsent.pop_front();
+        }
+    }
+
     /// Takes in what happened; `wake` gets whoever waits for it. Returns whether anything did.
-    fn collect(&mut self, wake: &mut Vec<Waker>) -> bool {
+    pub(super) fn collect(&mut self, wake: &mut Vec<Waker>) -> bool {
         let queue = self.ring.submission();
         let (must_enter, unsubmitted) = (queue.taskrun() || queue.cq_overflow(), !queue.is_empty());
         drop(queue);
@@ -219,19 +248,28 @@ impl State {
             let _ = self.ring.submit();
         }
         let mut any = false;
+        let mut rung = None;
         let State {
             ring,
             slots,
             free,
             unsent,
+            aux_polled,
+            timed,
+            ..
         } = self;
         for completion in ring.completion() {
-            any = true;
+            let lives_on = cqueue::more(completion.flags());
+            match completion.user_data() {
+                BELL => rung = Some(lives_on),
+                AUX => *aux_polled = lives_on,
+                TIMER => *timed = false,
+                _ => any = true,
+            }
             let index = completion.user_data() as usize;
             let Some(slot) = slots.get_mut(index) else {
                 continue;
             };
-            let lives_on = cqueue::more(completion.flags());
             if slot.dropped {
                 if !lives_on {
                     *slot = Slot::default();
@@ -258,61 +296,71 @@ impl State {
             slot.polled = lives_on;
             if !lives_on && result >= 0 && !slot.ended {
                 slot.polled = true;
-                unsent.push_back(poll(slot.fd, index));
+                unsent.push_back(poll(slot.fd, index as u64));
+            }
+        }
+        if let Some(lives_on) = rung {
+            self.bell.hush();
+            if !lives_on {
+                self.poll_bell();
             }
         }
         let _ = self.flush();
         any
     }
-}
 
-fn poll(fd: RawFd, index: usize) -> Entry {
-    let poll = opcode::PollAdd::new(types::Fd(fd), EVENTS as u32);
-    poll.multi(true).build().user_data(index as u64)
-}
+    fn poll_bell(&mut self) {
+        let outlet = types::Fd(self.bell.outlet());
+        let rings = opcode::PollAdd::new(outlet, libc::POLLIN as u32).multi(true);
+        self.unsent.push_back(rings.build().user_data(BELL));
+    }
 
-/// Wakes whoever waits for sockets, until the ring is gone.
-async fn look(inner: Weak<Inner>, announced: OwnedFd) {
-    // SAFETY: the descriptor was owned and is given away here, once.
-    let announced = unsafe { BufferedFile::from_raw_fd(announced.into_raw_fd()) };
-    let mut wake = Vec::new();
-    let mut turn = clock::now();
-    loop {
-        let Some(inner) = inner.upgrade() else {
-            return;
-        };
-        if let Some(aux_ring) = &inner.aux_ring {
-            aux_ring.look();
+    /// Waits until there is something to collect, for [`lookout::TURN`] at most after the first such wait since
+    /// a timer ended one. The shard's other tasks do not run meanwhile.
+    pub(super) fn wait(&mut self) -> io::Result<()> {
+        if !self.timed {
+            self.timed = true;
+            let timer = opcode::Timeout::new(&WAIT).build();
+            self.unsent.push_back(timer.user_data(TIMER));
         }
-        let any = inner.state.borrow_mut().collect(&mut wake);
-        drop(inner);
-        wake.drain(..).for_each(Waker::wake);
-        if !any {
-            // An eventfd has no positions; a read of 8 bytes waits until it is not zero.
-            if announced.read_at(0, 8).await.is_err() {
-                executor::yield_now().await;
-            }
-            turn = clock::now();
-        } else if clock::now().since(turn) < TURN {
-            go_behind().await;
-        } else {
-            executor::yield_now().await;
-            turn = clock::now();
+        self.poll_aux();
+        self.push();
+        if !self.unsent.is_empty() {
+            // Nothing might end the wait.
+            return self.flush();
+        }
+        match self.ring.submit_and_wait(1) {
+            Ok(_) => Ok(()),
+            Err(error) if is_passing(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a timer is under way that ends a wait.
+    pub(super) fn is_timed(&self) -> bool {
+        self.timed
+    }
+
+    /// Has the auxiliary ring polled. Its polls are for once: a ring that wakes a ring is told so.
+    pub(super) fn poll_aux(&mut self) {
+        if let (Some(aux), false) = (self.aux, self.aux_polled) {
+            self.aux_polled = true;
+            let once = opcode::PollAdd::new(types::Fd(aux), libc::POLLIN as u32);
+            self.unsent.push_back(once.build().user_data(AUX));
         }
     }
 }
 
-/// Lets those run that are runnable already.
-async fn go_behind() {
-    let mut gone = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut gone, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)
+    )
+}
+
+fn poll(fd: RawFd, user_data: u64) -> Entry {
+    let poll = opcode::PollAdd::new(types::Fd(fd), EVENTS as u32);
+    poll.multi(true).build().user_data(user_data)
 }
 
 /// A socket whose readiness is known. One task may wait for it to be readable and one for it to be writable.
@@ -390,6 +438,7 @@ impl Drop for Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::profile;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
@@ -397,7 +446,7 @@ mod tests {
         let executor = glommio::LocalExecutorBuilder::default()
             .io_memory(64 * 1024)
             .make();
-        executor.unwrap().run(future)
+        executor.unwrap().run(profile::named("test", future))
     }
 
     fn pair(readiness: &Readiness) -> (UnixStream, Watch) {
@@ -416,7 +465,7 @@ mod tests {
     #[test]
     fn what_comes_while_nobody_waits_or_somebody_does_is_received() {
         run(async {
-            let readiness = Readiness::new(None).unwrap();
+            let readiness = Readiness::new(None, None).unwrap();
             let (mut peer, watch) = pair(&readiness);
             for round in 0..100u8 {
                 if round % 2 == 0 {
@@ -437,7 +486,7 @@ mod tests {
     #[test]
     fn an_end_that_came_with_the_last_bytes_is_seen() {
         run(async {
-            let readiness = Readiness::new(None).unwrap();
+            let readiness = Readiness::new(None, None).unwrap();
             for turns in 0..3 {
                 let (mut peer, watch) = pair(&readiness);
                 peer.write_all(b"last").unwrap();
@@ -454,7 +503,7 @@ mod tests {
     #[test]
     fn a_sender_waits_for_room_and_for_no_longer() {
         run(async {
-            let readiness = Readiness::new(None).unwrap();
+            let readiness = Readiness::new(None, None).unwrap();
             let (mut peer, watch) = pair(&readiness);
             // The first event says that there is room, and may be told late.
             executor::yield_now().await;
@@ -507,7 +556,7 @@ mod tests {
     #[test]
     fn a_dropped_socket_is_closed_and_its_place_used_again() {
         run(async {
-            let readiness = Readiness::new(None).unwrap();
+            let readiness = Readiness::new(None, None).unwrap();
             for _ in 0..1_000 {
                 let (mut peer, watch) = pair(&readiness);
                 drop(watch);
@@ -530,7 +579,7 @@ mod tests {
     #[test]
     fn more_sockets_than_the_ring_keeps_completions_of_lose_nothing() {
         run(async {
-            let readiness = Readiness::with_completions(None, 64).unwrap();
+            let readiness = Readiness::with_completions(None, None, 64).unwrap();
             let mut pairs: Vec<_> = (0..400).map(|_| pair(&readiness)).collect();
             for round in 0..20u8 {
                 for (peer, _) in &mut pairs {

@@ -16,7 +16,6 @@ use crate::handlers::Handlers;
 use crate::metadata::Image;
 use crate::runtime::aux_ring::AuxRing;
 use crate::runtime::budget::Budget;
-use crate::runtime::executor::spawn_latency;
 use crate::runtime::mailbox::EndpointSeed;
 use crate::runtime::profile;
 use crate::runtime::readiness::Readiness;
@@ -89,7 +88,7 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
     let stalled_after = Duration::from_millis(seed.settings.request_stall_timeout_ms);
     let aside_bytes = seed.memory.request_reserve_bytes;
     let budget = Budget::new(requests_bytes, aside_bytes, stalled_after);
-    let readiness = Readiness::new(Some(ring.clone()))
+    let readiness = Readiness::new(Some(ring.clone()), Some(endpoint.letters()))
         .map_err(|e| format!("shard {number}: no ring for sockets: {e}"))?;
     let options = ConnectionOptions {
         budget,
@@ -102,9 +101,8 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
     let acceptor = Acceptor::new(shard.clone(), host.clone());
     let stopped = Rc::new(Event::default());
 
-    // A wake from another core is seen at once in this queue only.
     let receive = {
-        let stopped = stopped.clone();
+        let (endpoint, stopped) = (endpoint.clone(), stopped.clone());
         let mut accept = Some(seed.accept);
         async move {
             while let Ok(incoming) = endpoint.next().await {
@@ -152,8 +150,10 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
             }
         }
     };
-    let receive = spawn_latency(profile::named("mailbox receiver", receive));
+    let receive = glommio::spawn_local(profile::named("mailbox receiver", receive));
     stopped.wait().await;
     receive.cancel().await;
+    // Rings for what was answered last.
+    endpoint.close();
     Ok(())
 }
