@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use rustix::io::{Errno, ReadWriteFlags};
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use rustix::pipe::{SpliceFlags, splice};
 
 use super::connection::{ConnectionOptions, Socket};
@@ -156,13 +156,19 @@ impl Sender {
         while first < buffers.len() {
             let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
             flags.set(SendFlags::MORE, more || buffers.len() - first > VECTORS_MAX);
-            let vectors: Vec<IoSlice<'_>> = buffers[first..]
-                .iter()
-                .take(VECTORS_MAX)
-                .map(|b| IoSlice::new(b))
-                .collect();
-            let mut none = SendAncillaryBuffer::default();
-            let sent = sendmsg(self.socket.borrowed(), &vectors, &mut none, flags);
+            let sent = match &buffers[first..] {
+                // What nearly every answer is.
+                [one] => send(self.socket.borrowed(), one, flags),
+                several => {
+                    let vectors: Vec<IoSlice<'_>> = several
+                        .iter()
+                        .take(VECTORS_MAX)
+                        .map(|b| IoSlice::new(b))
+                        .collect();
+                    let mut none = SendAncillaryBuffer::default();
+                    sendmsg(self.socket.borrowed(), &vectors, &mut none, flags)
+                }
+            };
             let mut sent = match sent {
                 Ok(sent) => {
                     self.socket.sent.set(self.socket.sent.get() + sent as u64);
