@@ -49,6 +49,8 @@ pub enum CheckpointError {
     Version { version: i64 },
     /// Another number of entries than the file announces.
     Count { announced: u64, found: u64 },
+    /// The last line has no end: what it says may be the beginning of another number.
+    Cut,
 }
 
 impl fmt::Display for CheckpointError {
@@ -60,6 +62,7 @@ impl fmt::Display for CheckpointError {
             Self::Count { announced, found } => {
                 write!(f, "announces {announced} entries and has {found}")
             }
+            Self::Cut => f.write_str("ends within a line"),
         }
     }
 }
@@ -69,6 +72,9 @@ impl std::error::Error for CheckpointError {}
 /// Reads an offset checkpoint. An empty file is an empty checkpoint.
 pub fn decode_offsets(bytes: &[u8]) -> Result<Offsets, CheckpointError> {
     let text = std::str::from_utf8(bytes).map_err(|_| CheckpointError::NotText)?;
+    if !text.is_empty() && !text.ends_with('\n') {
+        return Err(CheckpointError::Cut);
+    }
     let mut offsets = Offsets::new();
     let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line));
     let Some((line, version)) = lines.next() else {
@@ -199,6 +205,7 @@ mod tests {
             ),
             (b"0\n1\na 0\n", CheckpointError::Line { line: 3 }),
             (b"0\n1\na 0 5 6\n", CheckpointError::Line { line: 3 }),
+            (b"0\n1\na 0 5", CheckpointError::Cut),
             (b"\xff", CheckpointError::NotText),
         ] {
             assert_eq!(decode_offsets(bytes), Err(error));

@@ -41,6 +41,8 @@ pub enum EpochCacheError {
     Version { version: i64 },
     /// The file announces another number of entries than it has.
     Count { announced: usize, found: usize },
+    /// The last line has no end: what it says may be the beginning of another number.
+    Cut,
 }
 
 impl fmt::Display for EpochCacheError {
@@ -52,6 +54,7 @@ impl fmt::Display for EpochCacheError {
             Self::Count { announced, found } => {
                 write!(f, "{announced} entries announced, {found} found")
             }
+            Self::Cut => f.write_str("the end of a line is missing"),
         }
     }
 }
@@ -74,6 +77,9 @@ impl EpochCache {
     /// Entries that do not ascend are resolved as [`assign`](Self::assign) does: the later line wins.
     pub fn decode(bytes: &[u8]) -> Result<EpochCache, EpochCacheError> {
         let text = std::str::from_utf8(bytes).map_err(|_| EpochCacheError::NotText)?;
+        if !text.is_empty() && !text.ends_with('\n') {
+            return Err(EpochCacheError::Cut);
+        }
         let mut lines = text.lines().enumerate();
         let malformed = |number: usize, text: &str| EpochCacheError::Line {
             number: number + 1,

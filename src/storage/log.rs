@@ -409,6 +409,11 @@ impl<D: Disk> Log<D> {
         Offset(checkpoint.min(state.checkpoint_limit.unwrap_or(checkpoint)))
     }
 
+    /// Whether it was recovered and not flushed since: the next start after a kill would recover it again.
+    pub fn awaits_first_flush(&self) -> bool {
+        self.state.borrow().checkpoint_limit.is_some()
+    }
+
     /// Bytes of all segments.
     pub fn size_bytes(&self) -> u64 {
         let state = self.state.borrow();
@@ -944,7 +949,12 @@ fn place<F: LogFile>(
         .head
         .must_roll(settings, size, last_offset, max_timestamp, now.0)
     {
-        roll = Some(Box::new(plan_roll(state, header.base_offset.0, now)));
+        // Where the one before ends, though a leader may have cleaned away what lay between: segments leave no gap
+        // but where the cleaner, or a power cut, made one. Offsets within a segment are of 31 bits.
+        let base_offset = state
+            .staged_end_offset
+            .max(last_offset - i64::from(i32::MAX));
+        roll = Some(Box::new(plan_roll(state, base_offset, now)));
     }
     let (index, time) = state.head.add(
         settings.index_interval_bytes,

@@ -33,13 +33,14 @@
 //! |---|---|---|---|
 //! | `.log` | lengths, offsets and magics from the last index entry of the active segment on | CRC of all from the recovery point on | fetches: lengths and magics of the headers that are passed (`Corrupt`); the CRC is the client's to check, whom the bytes reach without a copy. The cleaner: CRC and every record |
 //! | `.index`, `.timeindex` | length, and the last entry's plausibility; made anew where that fails | made anew from the recovery point on | each entry that is used is held against the batch that it names; one that lies is not used |
-//! | `.txnindex` | nothing | made anew from the recovery point on | version and order of the entries (`Corrupt`) |
-//! | `.snapshot` | CRC; an older one and the log take its place | the same | |
-//! | `leader-epoch-checkpoint` | its form; empty where that fails | the same, and made anew from the recovery point on | |
-//! | checkpoints of the data directory | their form; empty where that fails, so that all is recovered | the same | |
+//! | `.txnindex` | length; made anew where it ends within an entry | made anew from the recovery point on | version and order of the entries (`Corrupt`) |
+//! | `.snapshot` | CRC; an older one and the log take its place | the same | the cleaner: CRC of the one that it relies on |
+//! | `leader-epoch-checkpoint` | its form, to the end of the last line; gathered from the log where that fails | the same, and made anew from the recovery point on | |
+//! | checkpoints of the data directory | their form, to the end of the last line; empty where that fails, so that all is recovered. A log start behind the log's end is left aside | their form | |
 //!
-//! Text files have no CRC: another digit in one is taken for what was written. Nor are a batch's base offset and
-//! leader epoch part of what its CRC is of: they must ascend, and that is all.
+//! What is found wrong is in the [`OpenReport`]. Text files and `.txnindex` have no CRC: another digit in one is taken
+//! for what was written. Nor are a batch's base offset and leader epoch part of what its CRC is of: they must
+//! ascend, and that is all.
 
 mod allocation;
 pub mod checkpoint;

@@ -11,7 +11,8 @@
 //!    of the file are room that was filled ahead, and anything else ends the log. If nothing valid follows it is the
 //!    torn tail of a write and is cut. If something does, it is damage: the bytes are kept beside the log
 //!    (`<base>.log.cut-<time>`) and reported. Where batches are missing below the recovery point, all of the segment
-//!    is checked.
+//!    is checked. Where offsets are missing above it, the log ends: between two segments, or in one of a log that is
+//!    not compacted.
 //! 4. Producers come from the newest snapshot that is not too new, and from the batches behind it.
 //! 5. Batches that no flush has covered are synced before anybody can read them, with the names that lead to them;
 //!    so is every cut and removal that must not be undone. What can be made anew (indexes, leader epochs) is left
@@ -20,8 +21,9 @@
 
 mod clean;
 mod leftovers;
+mod producers;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::allocation::AllocationBudget;
-use super::checkpoint::encode_partition_metadata;
+use super::checkpoint::{LOG_START_OFFSET_CHECKPOINT, encode_partition_metadata};
 use super::disk::{Disk, LogFile, OpenMode};
 use super::epoch_cache::{EpochCache, EpochEntry, LEADER_EPOCH_CHECKPOINT};
 use super::error::{Failure, LogError, Operation};
@@ -39,21 +41,14 @@ use super::index::SparseIndex;
 use super::log::{Log, Opened};
 use super::maintenance::write_whole;
 use super::names::{FileKind, PARTITION_METADATA, cut_file_name, file_name, parse_file_name};
-use super::producer_snapshot;
-use super::producer_state::{ProducerEntry, ProducerState};
+use super::producer_state::ProducerState;
 use super::scan::{CheckedScan, Scanned};
 use super::segment::{HeaderWalk, Segment, Step};
-use super::txn_index::AbortedTxn;
 use crate::base::settings::LogSettings;
 use crate::base::{LeaderEpoch, Offset, Timestamp, TopicId};
-use crate::records::BatchHeader;
-use crate::records::control::EndTxnMarker;
 
 /// Largest producer snapshot and epoch checkpoint that are read.
-const SMALL_FILE_BYTES: usize = 256 * 1024 * 1024;
-
-/// Largest control batch that is looked into; markers have less than 100 bytes.
-const MAX_MARKER_BYTES: usize = 4096;
+pub(super) const SMALL_FILE_BYTES: usize = 256 * 1024 * 1024;
 
 /// What the caller knows of a log that is opened.
 #[derive(Clone, Debug)]
@@ -97,6 +92,9 @@ pub struct OpenReport {
     pub damage: Option<Damage>,
     /// Segments whose indexes were missing or wrong though they should not have been.
     pub rebuilt_indexes: usize,
+    /// Small files that are not what was written, and were made anew or done without: producer snapshots,
+    /// `leader-epoch-checkpoint`, a log start offset that the log cannot have. To be logged as a warning.
+    pub unusable: Vec<PathBuf>,
 }
 
 struct Loader<'a, D: Disk> {
@@ -106,6 +104,24 @@ struct Loader<'a, D: Disk> {
     now: Timestamp,
     /// Names were removed or changed in a way that a power cut must not undo once the log is served.
     names_changed: Cell<bool>,
+    /// See [`OpenReport::unusable`].
+    unusable: RefCell<Vec<PathBuf>>,
+    /// Snapshots of producers that are not written yet, by their offset.
+    pending: BTreeMap<i64, Vec<u8>>,
+}
+
+impl<'a, D: Disk> Loader<'a, D> {
+    fn new(disk: &'a D, dir: &'a Path, settings: &'a LogSettings, now: Timestamp) -> Self {
+        Self {
+            disk,
+            dir,
+            settings,
+            now,
+            names_changed: Cell::new(false),
+            unusable: RefCell::default(),
+            pending: BTreeMap::new(),
+        }
+    }
 }
 
 /// A segment whose batches were all looked at.
@@ -142,7 +158,7 @@ struct Names {
     logs: BTreeMap<i64, (u64, i64)>,
     indexes: BTreeMap<i64, u64>,
     time_indexes: BTreeMap<i64, u64>,
-    txn_indexes: BTreeSet<i64>,
+    txn_indexes: BTreeMap<i64, u64>,
     snapshots: BTreeSet<i64>,
     has_epochs: bool,
 }
@@ -206,13 +222,7 @@ impl<D: Disk> Log<D> {
         options: OpenOptions,
     ) -> Result<(Self, OpenReport), LogError> {
         let (opened, report) = {
-            let loader = Loader {
-                disk: &disk,
-                dir: &dir,
-                settings: &settings,
-                now: options.now,
-                names_changed: Cell::new(false),
-            };
+            let loader = Loader::new(&disk, &dir, &settings, options.now);
             loader.load(&options).await?
         };
         let log = Self::from_opened(disk, dir, settings, opened);
@@ -229,15 +239,13 @@ impl<D: Disk> Log<D> {
     pub(super) async fn rebuild_active(&self, now: Timestamp) -> Result<(), LogError> {
         let dir = self.dir();
         let settings = self.settings();
-        let loader = Loader {
-            disk: &self.disk,
-            dir: &dir,
-            settings: &settings,
-            now,
-            names_changed: Cell::new(false),
-        };
+        let mut loader = Loader::new(&self.disk, &dir, &settings, now);
         let (base_offset, start, expiration_ms, epochs) = {
             let mut state = self.state.borrow_mut();
+            // They are written once they may be, and the next start reads them: it must not know other producers
+            // than the log does from now on.
+            let pending = state.snapshots.iter();
+            loader.pending = pending.map(|(at, bytes)| (at.0, bytes.clone())).collect();
             state.active_mut().close_files();
             (
                 state.active().base_offset,
@@ -250,7 +258,7 @@ impl<D: Disk> Log<D> {
             let file = loader.open(base_offset, FileKind::Log).await?;
             let len = loader.io(Operation::Read, base_offset, FileKind::Log, file.len())?;
             let rebuilt = loader
-                .rebuild(base_offset, file, len, base_offset, 0, true)
+                .rebuild(base_offset, file, len, base_offset, 0, i64::MAX, true)
                 .await?;
             let names = loader.list().await?;
             let mut segments = VecDeque::new();
@@ -284,7 +292,7 @@ impl<D: Disk> Log<D> {
             let names = loader.list().await?;
             let mut state = self.state.borrow_mut();
             state.active_mut().is_cut = true;
-            state.active_mut().has_txn_index = names.txn_indexes.contains(&base_offset);
+            state.active_mut().has_txn_index = names.txn_indexes.contains_key(&base_offset);
             state.log_end_offset = rebuilt.next_offset;
             state.recovery_point = state.recovery_point.min(rebuilt.next_offset);
             state.log_start_offset = state.log_start_offset.min(rebuilt.next_offset);
@@ -387,7 +395,7 @@ impl<D: Disk> Loader<'_, D> {
                     names.time_indexes.insert(offset.0, entry.len);
                 }
                 FileKind::TxnIndex => {
-                    names.txn_indexes.insert(offset.0);
+                    names.txn_indexes.insert(offset.0, entry.len);
                 }
                 FileKind::Snapshot => {
                     names.snapshots.insert(offset.0);
@@ -415,6 +423,12 @@ impl<D: Disk> Loader<'_, D> {
         let trusted = |next: Option<i64>| {
             options.is_clean || next.is_some_and(|next| next <= options.recovery_point.0)
         };
+        let durable_to = self.flushed_to(options, &names);
+        // A leader appends without gaps; a follower of a compacted log gets those that its leader has.
+        let gaps_to = match self.settings.cleanup_policy.compact {
+            true => i64::MAX,
+            false => durable_to,
+        };
         let nexts = bases.iter().skip(1).copied().map(Some).chain([None]);
         let trusted = bases.iter().zip(nexts).filter(|(_, next)| trusted(*next));
         let ends = self
@@ -424,6 +438,21 @@ impl<D: Disk> Loader<'_, D> {
             let (len, modified) = names.logs[&base_offset];
             let next_base = bases.get(i + 1).copied();
             let recovery_point = options.recovery_point.0;
+            let is_hole = base_offset > next_offset.max(durable_to) && !options.is_clean;
+            if i > 0 && is_hole {
+                // What was written later may survive a power cut that took the end of the segment before: nobody was
+                // promised either, but a log has no hole that was not there when it was written. The marker of a
+                // transaction could be in it, and readers of committed records wait for ever.
+                let (length, kept) = self.set_aside(&bases[i..], &names).await?;
+                if length > 0 {
+                    report.damage = Some(Damage {
+                        offset: Offset(next_offset),
+                        length,
+                        kept,
+                    });
+                }
+                break;
+            }
             let mut is_suspect =
                 !options.is_clean && next_base.is_none_or(|next| next > recovery_point);
             if !options.is_clean && next_base == Some(recovery_point) {
@@ -448,6 +477,7 @@ impl<D: Disk> Loader<'_, D> {
                     len,
                     next_offset.max(base_offset),
                     if is_suspect { recovery_point } else { 0 },
+                    if is_suspect { gaps_to } else { i64::MAX },
                     !is_suspect,
                 )
                 .await?;
@@ -469,8 +499,6 @@ impl<D: Disk> Loader<'_, D> {
             segment.synced_size = segment.size;
             segments.push_back(segment);
             heads.push((rebuilt.head, next_offset));
-            let later: Vec<i64> = bases[i + 1..].to_vec();
-            let later_bytes: u64 = later.iter().map(|base| names.logs[base].0).sum();
             let overlaps = next_base.is_some_and(|next| next < next_offset);
             let is_cut = rebuilt.valid < rebuilt.content || overlaps;
             let is_flushed = match is_suspect {
@@ -486,18 +514,17 @@ impl<D: Disk> Loader<'_, D> {
             }
             if is_cut {
                 let bad = rebuilt.content - rebuilt.valid;
-                let is_damage = rebuilt.is_damage || later_bytes > 0;
+                let later = &bases[i + 1..];
+                let is_damage =
+                    rebuilt.is_damage || later.iter().any(|base| names.logs[base].0 > 0);
+                let mut kept = Vec::new();
+                if is_damage && bad > 0 {
+                    let (from, to) = (rebuilt.valid, rebuilt.content);
+                    kept.push(self.keep_tail(base_offset, &file, from, to).await?);
+                }
+                let (later_bytes, later) = self.set_aside(later, &names).await?;
                 if is_damage {
-                    let mut kept = Vec::new();
-                    if bad > 0 {
-                        kept.push(
-                            self.keep_tail(base_offset, &file, rebuilt.valid, rebuilt.content)
-                                .await?,
-                        );
-                    }
-                    for &later in &later {
-                        kept.extend(self.keep_segment(later, names.logs[&later].0).await?);
-                    }
+                    kept.extend(later);
                     report.damage = Some(Damage {
                         offset: Offset(next_offset),
                         length: bad + later_bytes,
@@ -505,16 +532,6 @@ impl<D: Disk> Loader<'_, D> {
                     });
                 } else {
                     report.truncated_bytes += bad;
-                }
-                for &later in &later {
-                    for kind in [
-                        FileKind::Log,
-                        FileKind::Index,
-                        FileKind::TimeIndex,
-                        FileKind::TxnIndex,
-                    ] {
-                        self.remove(later, kind).await?;
-                    }
                 }
             }
             // Also gives back what was allocated behind the end.
@@ -524,29 +541,6 @@ impl<D: Disk> Loader<'_, D> {
                 break;
             }
         }
-        // After a power cut an empty segment may be there, and the end of the one before it not. The
-        // cleaner leaves such gaps on purpose.
-        while let [.., (_, previous_end), (head, _)] = heads.as_slice()
-            && !options.is_clean
-            && !self.settings.cleanup_policy.compact
-            && head.size == 0
-            && head.base_offset > *previous_end
-            && segments.back().is_some_and(|segment| segment.size == 0)
-        {
-            next_offset = *previous_end;
-            for kind in [
-                FileKind::Log,
-                FileKind::Index,
-                FileKind::TimeIndex,
-                FileKind::TxnIndex,
-            ] {
-                self.remove(head.base_offset, kind).await?;
-            }
-            rebuilt_bases.remove(&head.base_offset);
-            to_sync.remove(&head.base_offset);
-            segments.pop_back();
-            heads.pop();
-        }
         let wanted_start = options.log_start_offset.map_or(0, |offset| offset.0);
         if segments.is_empty() {
             segments.push_back(Segment::new(wanted_start, self.now.0));
@@ -554,7 +548,16 @@ impl<D: Disk> Loader<'_, D> {
         }
         let first = segments[0].base_offset;
         let mut log_start_offset = wanted_start.max(first);
-        let begins_anew = log_start_offset > next_offset;
+        let mut begins_anew = log_start_offset > next_offset;
+        if begins_anew && options.is_clean && rebuilt_bases.is_empty() {
+            // No log stops in order like that: the checkpoint says another number than was written. Nothing is
+            // deleted for it.
+            begins_anew = false;
+            log_start_offset = first;
+            let data_dir = self.dir.parent().unwrap_or(self.dir);
+            let path = data_dir.join(LOG_START_OFFSET_CHECKPOINT);
+            self.unusable.borrow_mut().push(path);
+        }
         if begins_anew {
             // All that is left lies below the log start: records that were deleted, while what came after
             // them did not survive. The log begins anew where readers were told that it starts.
@@ -582,10 +585,10 @@ impl<D: Disk> Loader<'_, D> {
             self.remove(snapshot, FileKind::Snapshot).await?;
             names.snapshots.remove(&snapshot);
         }
-        let mut epochs = self.load_epochs(&names).await?;
-        let known_epochs = epochs.clone();
         let bounds: VecDeque<(i64, u32)> =
             segments.iter().map(|s| (s.base_offset, s.size)).collect();
+        let mut epochs = self.load_epochs(&names, &bounds).await?;
+        let known_epochs = epochs.clone();
         let producers = self
             .load_producers(
                 &bounds,
@@ -608,7 +611,7 @@ impl<D: Disk> Loader<'_, D> {
         if !rebuilt_bases.is_empty() {
             let names = self.list().await?;
             for segment in &mut segments {
-                segment.has_txn_index = names.txn_indexes.contains(&segment.base_offset);
+                segment.has_txn_index = names.txn_indexes.contains_key(&segment.base_offset);
             }
             for &base_offset in &to_sync {
                 let file = self.open(base_offset, FileKind::Log).await?;
@@ -635,8 +638,11 @@ impl<D: Disk> Loader<'_, D> {
         }
         // A flush that got past its beginning has put an epoch on the device.
         let is_kept = |entry: &EpochEntry| entry.start_offset.0 < flushed_to;
-        let epochs_dirty = !rebuilt_bases.is_empty()
-            && (epochs != known_epochs || !epochs.entries().iter().all(is_kept));
+        let was_unusable = !self.unusable.borrow().is_empty();
+        let epochs_dirty = was_unusable
+            || !rebuilt_bases.is_empty()
+                && (epochs != known_epochs || !epochs.entries().iter().all(is_kept));
+        report.unusable = self.unusable.take();
         Ok((
             Opened {
                 segments,
@@ -689,7 +695,8 @@ impl<D: Disk> Loader<'_, D> {
     }
 
     /// Walks over the batches of a segment, of which those below `flushed_to` are only looked at as
-    /// [`CheckedScan::trusting_to`] says.
+    /// [`CheckedScan::trusting_to`] says. Behind `gaps_to` each begins where the one before ends: the offset of a batch
+    /// is not among what its CRC is of, and a torn write may have met that of one that was cut off long ago.
     async fn walk(
         &self,
         base_offset: i64,
@@ -697,6 +704,7 @@ impl<D: Disk> Loader<'_, D> {
         len: u64,
         next_offset: i64,
         flushed_to: i64,
+        gaps_to: i64,
     ) -> io::Result<Walked<D::File>> {
         let mut head = Head::new(base_offset, self.now.0);
         let mut index = BytesMut::new();
@@ -710,6 +718,7 @@ impl<D: Disk> Loader<'_, D> {
                 // A batch of an older leader behind one of a newer was cut off once, and came back.
                 Scanned::Batch { header }
                     if header.last_offset().0 - base_offset <= i64::from(i32::MAX)
+                        && header.base_offset.0 <= end.max(gaps_to)
                         && (header.partition_leader_epoch >= epoch
                             || header.partition_leader_epoch == LeaderEpoch::NONE) =>
                 {
@@ -758,6 +767,7 @@ impl<D: Disk> Loader<'_, D> {
         len: u64,
         next_offset: i64,
         flushed_to: i64,
+        gaps_to: i64,
         is_trusted: bool,
     ) -> Result<Rebuilt<D::File>, LogError> {
         let read = |error| {
@@ -767,11 +777,18 @@ impl<D: Disk> Loader<'_, D> {
                 error,
             ))
         };
-        let walk = self.walk(base_offset, file.clone(), len, next_offset, flushed_to);
+        let walk = self.walk(
+            base_offset,
+            file.clone(),
+            len,
+            next_offset,
+            flushed_to,
+            gaps_to,
+        );
         let mut walked = walk.await.map_err(read)?;
         if walked.end < flushed_to {
             // What was flushed is not all there: nothing is taken on trust.
-            let walk = self.walk(base_offset, file, len, next_offset, 0);
+            let walk = self.walk(base_offset, file, len, next_offset, 0, gaps_to);
             walked = walk.await.map_err(read)?;
         }
         let Walked {
@@ -862,6 +879,39 @@ impl<D: Disk> Loader<'_, D> {
         Ok(path)
     }
 
+    /// Below, all is known to have been on the device, as far as the cleaner has left it: it was the recovery point,
+    /// or is the offset of a snapshot of producers, which is written of nothing else.
+    fn flushed_to(&self, options: &OpenOptions, names: &Names) -> i64 {
+        let cleaned_to = options.cleaned_to.map_or(0, |offset| offset.0);
+        let snapshot = names.snapshots.last().copied().unwrap_or(0);
+        options.recovery_point.0.max(cleaned_to).max(snapshot)
+    }
+
+    /// Takes segments out of the log, and keeps those that have bytes beside it: how many bytes, and where.
+    async fn set_aside(
+        &self,
+        bases: &[i64],
+        names: &Names,
+    ) -> Result<(u64, Vec<PathBuf>), LogError> {
+        let (mut bytes, mut kept) = (0, Vec::new());
+        for &base_offset in bases {
+            let len = names.logs[&base_offset].0;
+            bytes += len;
+            kept.extend(self.keep_segment(base_offset, len).await?);
+        }
+        for &base_offset in bases {
+            for kind in [
+                FileKind::Log,
+                FileKind::Index,
+                FileKind::TimeIndex,
+                FileKind::TxnIndex,
+            ] {
+                self.remove(base_offset, kind).await?;
+            }
+        }
+        Ok((bytes, kept))
+    }
+
     /// Sets a whole segment behind damage aside.
     async fn keep_segment(&self, base_offset: i64, len: u64) -> Result<Option<PathBuf>, LogError> {
         if len == 0 {
@@ -873,161 +923,44 @@ impl<D: Disk> Loader<'_, D> {
         Ok(Some(to))
     }
 
-    async fn load_epochs(&self, names: &Names) -> Result<EpochCache, LogError> {
+    async fn load_epochs(
+        &self,
+        names: &Names,
+        segments: &VecDeque<(i64, u32)>,
+    ) -> Result<EpochCache, LogError> {
         if !names.has_epochs {
             return Ok(EpochCache::new());
         }
         let path = self.dir.join(LEADER_EPOCH_CHECKPOINT);
         match self.disk.read_file(&path, SMALL_FILE_BYTES).await {
-            // What cannot be read is gathered from the log again, as far as it is read.
-            Ok(bytes) => Ok(EpochCache::decode(&bytes).unwrap_or_default()),
+            Ok(bytes) => match EpochCache::decode(&bytes) {
+                Ok(epochs) => Ok(epochs),
+                Err(_) => {
+                    self.unusable.borrow_mut().push(path);
+                    self.epochs_of(segments).await
+                }
+            },
             Err(error) => Err(LogError::Io(Failure::new(Operation::Read, &path, error))),
         }
     }
 
-    /// The producers at `end`: from a snapshot and the batches behind it. Writes the transaction indexes
-    /// of the segments in `rebuilt`.
-    #[allow(clippy::too_many_arguments)]
-    async fn load_producers(
-        &self,
-        segments: &VecDeque<(i64, u32)>,
-        names: &Names,
-        start: i64,
-        end: i64,
-        rebuilt: &BTreeSet<i64>,
-        epochs: &mut EpochCache,
-        expiration_ms: i64,
-    ) -> Result<ProducerState, LogError> {
-        // Transactions that end in a rebuilt segment must be seen from their beginning.
-        let newest = rebuilt.first().copied().unwrap_or(end).min(end);
-        let mut state = ProducerState::new(expiration_ms, Offset(start));
-        let mut from = start;
-        for &offset in names.snapshots.range(start..=newest.max(start)).rev() {
-            let path = self.path(offset, FileKind::Snapshot);
-            let Ok(bytes) = self.disk.read_file(&path, SMALL_FILE_BYTES).await else {
-                continue;
-            };
-            match producer_snapshot::decode(&bytes) {
-                Ok(entries) => {
-                    state = ProducerState::from_snapshot(
-                        expiration_ms,
-                        entries,
-                        Offset(offset),
-                        self.now,
-                    );
-                    from = offset;
-                    break;
-                }
-                Err(_) => self.remove_path(&path).await?,
-            }
-        }
-        for (i, &(base_offset, size)) in segments.iter().enumerate() {
-            let next_base = segments.get(i + 1).map_or(end, |next| next.0);
-            let is_rebuilt = rebuilt.contains(&base_offset);
-            // The marker of a transaction that is open in an older snapshot may have been cleaned away.
-            if base_offset > from
-                && base_offset <= end
-                && names.snapshots.contains(&base_offset)
-                && let Some(entries) = self.read_snapshot(base_offset).await
-            {
-                let offset = Offset(base_offset);
-                state = ProducerState::from_snapshot(expiration_ms, entries, offset, self.now);
-                from = base_offset;
-            }
-            if size == 0 && is_rebuilt {
-                // What it had may be left.
-                self.write_txn_index(base_offset, names, &[]).await?;
-            }
-            if next_base <= from && !is_rebuilt || size == 0 {
-                continue;
-            }
+    /// The leader epochs by the headers of all batches.
+    async fn epochs_of(&self, segments: &VecDeque<(i64, u32)>) -> Result<EpochCache, LogError> {
+        let mut epochs = EpochCache::new();
+        for &(base_offset, size) in segments.iter().filter(|(_, size)| *size > 0) {
             let file = self.open(base_offset, FileKind::Log).await?;
-            let mut walk = HeaderWalk::new(file.clone(), 0, u64::from(size));
-            let mut aborted: Vec<AbortedTxn> = Vec::new();
-            let mut of_segment = EpochCache::new();
-            let read = |error| {
-                LogError::Io(Failure::new(
-                    Operation::Read,
-                    &self.path(base_offset, FileKind::Log),
-                    error,
-                ))
-            };
-            while let Step::Batch { position, header } = walk.next().await.map_err(read)? {
-                if is_rebuilt {
-                    of_segment.assign(header.partition_leader_epoch, header.base_offset);
+            let mut walk = HeaderWalk::new(file, 0, u64::from(size));
+            loop {
+                let step = walk.next().await;
+                match self.io(Operation::Read, base_offset, FileKind::Log, step)? {
+                    Step::Batch { header, .. } => {
+                        epochs.assign(header.partition_leader_epoch, header.base_offset);
+                    }
+                    Step::End | Step::Bad { .. } => break,
                 }
-                // The log may start within a batch.
-                if header.last_offset().0 < from || header.base_offset.0 >= end {
-                    continue;
-                }
-                let marker = self.marker(&file, position, &header).await.map_err(read)?;
-                let completed = state.update(&header, marker.as_ref());
-                aborted.extend(completed.and_then(|completed| completed.aborted()));
-            }
-            if is_rebuilt {
-                epochs.replace_range(Offset(base_offset), Offset(next_base), &of_segment);
-                self.write_txn_index(base_offset, names, &aborted).await?;
             }
         }
-        if state.map_end_offset().0 < end {
-            state.set_map_end_offset(Offset(end));
-        }
-        Ok(state)
-    }
-
-    /// The producers of a snapshot, if it can be read.
-    async fn read_snapshot(&self, offset: i64) -> Option<Vec<ProducerEntry>> {
-        let path = self.path(offset, FileKind::Snapshot);
-        let bytes = self.disk.read_file(&path, SMALL_FILE_BYTES).await.ok()?;
-        producer_snapshot::decode(&bytes).ok()
-    }
-
-    async fn write_txn_index(
-        &self,
-        base_offset: i64,
-        names: &Names,
-        aborted: &[AbortedTxn],
-    ) -> Result<(), LogError> {
-        if aborted.is_empty() && !names.txn_indexes.contains(&base_offset) {
-            return Ok(());
-        }
-        let content: Vec<u8> = aborted.iter().flat_map(|txn| txn.encode()).collect();
-        let path = self.path(base_offset, FileKind::TxnIndex);
-        let written = write_whole(self.disk, &path, content, true).await;
-        self.io(Operation::Write, base_offset, FileKind::TxnIndex, written)
-    }
-
-    async fn marker(
-        &self,
-        file: &D::File,
-        position: u64,
-        header: &BatchHeader,
-    ) -> io::Result<Option<EndTxnMarker>> {
-        if !header.is_control() || header.size_in_bytes() > MAX_MARKER_BYTES {
-            return Ok(None);
-        }
-        let mut batch = vec![0; header.size_in_bytes()];
-        let read = file.read_at(position, &mut batch).await?;
-        batch.truncate(read);
-        Ok(EndTxnMarker::of_batch(header, &batch).unwrap_or(None))
-    }
-
-    /// Removes snapshots that belong to no segment, except the newest.
-    async fn remove_stray_snapshots(
-        &self,
-        names: &Names,
-        segments: &VecDeque<Segment<D::File>>,
-        end: i64,
-    ) -> Result<(), LogError> {
-        let newest = names.snapshots.last().copied();
-        for &offset in &names.snapshots {
-            let is_base = segments.iter().any(|s| s.base_offset == offset);
-            if !is_base && Some(offset) != newest && offset != end {
-                self.remove_path(&self.path(offset, FileKind::Snapshot))
-                    .await?;
-            }
-        }
-        Ok(())
+        Ok(epochs)
     }
 }
 
@@ -1044,7 +977,7 @@ fn orphans(names: &Names) -> Vec<(i64, FileKind)> {
         ),
         (
             FileKind::TxnIndex,
-            names.txn_indexes.iter().copied().collect(),
+            names.txn_indexes.keys().copied().collect(),
         ),
     ];
     let mut orphans = Vec::new();

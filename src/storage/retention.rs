@@ -32,7 +32,10 @@ impl<D: Disk> Log<D> {
     /// below it are removed by the next [`delete_old_segments`](Self::delete_old_segments).
     ///
     /// Returns the log start offset, which never moves back. `OffsetOutOfRange` above `high_watermark`.
-    /// The new value survives a crash once the caller has written the checkpoint of log start offsets.
+    /// The new value survives a crash once the caller has written the checkpoint of log start offsets. As in Kafka
+    /// nobody waits for that: it is written every `log.flush.start.offset.checkpoint.interval.ms` and at a clean
+    /// stop, and a crash before may bring back records whose deletion was acknowledged. Nothing in the log relies
+    /// on their being gone until then.
     pub fn delete_records(
         &self,
         before: Offset,
@@ -299,6 +302,15 @@ impl<D: Disk> Log<D> {
         };
         for segment in removed.into_iter().rev() {
             self.remove_segment(segment).await?;
+        }
+        // A stop leaves one where no segment begins.
+        if let Err(error) = self.remove_snapshots(now).await {
+            let dir = self.dir();
+            return Err(self.fail(
+                Operation::Remove,
+                &dir,
+                std::io::Error::other(error.to_string()),
+            ));
         }
         self.open_active().await?;
         self.write_epochs().await

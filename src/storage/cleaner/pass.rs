@@ -14,6 +14,8 @@ use crate::storage::disk::{Disk, LogFile, OpenMode};
 use crate::storage::error::{Failure, LogError, Operation};
 use crate::storage::log::{Log, State};
 use crate::storage::names::FileKind;
+use crate::storage::producer_snapshot;
+use crate::storage::recovery::SMALL_FILE_BYTES;
 use crate::storage::segment::{Segment, Step};
 
 /// A record takes as long as so many bytes, however small its key is.
@@ -61,7 +63,7 @@ impl<D: Disk> Log<D> {
         state.check()?;
         let pieces: Vec<Piece> = state.segments.iter().map(piece).collect();
         let bounds = Bounds {
-            log_start_offset: state.log_start_offset,
+            first_offset: state.segments[0].base_offset,
             log_end_offset: state.log_end_offset,
             // An old value must not go for a new one that a power cut may take, nor for one of a transaction whose
             // marker it may take.
@@ -83,7 +85,7 @@ impl<D: Disk> Log<D> {
             let (base_offset, size) = {
                 let state = self.state.borrow();
                 state.check()?;
-                let dirty = state.cleaned_to.unwrap_or(0).max(state.log_start_offset);
+                let dirty = state.cleaned_to.unwrap_or(0);
                 let from = state.segment_index(dirty);
                 let closed = state.segments.len() - 1;
                 let unknown = state.segments.range(from.min(closed)..closed);
@@ -116,8 +118,10 @@ impl<D: Disk> Log<D> {
     ) -> Result<Pass, CleanError> {
         self.state.borrow().check()?;
         let truncations = range.truncations;
-        self.keep_producers(range.first_uncleanable).await?;
+        self.keep_producers(range.first_uncleanable, now).await?;
         let before = self.first_base_offset();
+        // What retention had removed by then does not come back.
+        let synced_from = before;
         let mapped = self.map_keys(cleaner, limits, range, pace).await;
         let mut mapped = self.or_aborted(truncations, before, pace, mapped)?;
         let sources = self.sources(range.first_uncleanable.0.min(mapped.to));
@@ -144,7 +148,7 @@ impl<D: Disk> Log<D> {
                     &group,
                     &filter,
                     &mut transactions,
-                    truncations,
+                    (truncations, synced_from),
                     pace,
                 )
                 .await;
@@ -166,22 +170,34 @@ impl<D: Disk> Log<D> {
         Ok(pass)
     }
 
-    /// Has the state of the producers at `offset`, where a segment begins, on the device: without the markers
-    /// that go, it could not be found again from an older one.
-    async fn keep_producers(&self, offset: Offset) -> Result<(), LogError> {
+    /// Has the state of the producers at `offset`, where a segment begins, on the device under its name: without the
+    /// markers that go, it could not be found again from an older one. Where it was lost, it is made from that now.
+    async fn keep_producers(&self, offset: Offset, now: Timestamp) -> Result<(), LogError> {
+        let _segments = self.segments_gate.enter().await;
         let _gate = self.prepare_gate.enter().await;
+        if self.sources(offset.0).is_empty() {
+            return Ok(());
+        }
         self.write_snapshots(true).await?;
         let path = self.path(offset.0, FileKind::Snapshot);
-        let synced = match self.disk.open(&path, OpenMode::Write).await {
-            Ok(file) => file.sync_data().await,
-            // Nothing came since the one before.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+        let failed = |error| LogError::Io(Failure::new(Operation::Sync, &path, error));
+        let is_there = match self.disk.read_file(&path, SMALL_FILE_BYTES).await {
+            Ok(bytes) => producer_snapshot::decode(&bytes).is_ok(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(error) => return Err(failed(error)),
         };
-        synced.map_err(|error| LogError::Io(Failure::new(Operation::Sync, &path, error)))
+        match is_there {
+            true => {
+                let file = self.disk.open(&path, OpenMode::Write).await;
+                file.map_err(failed)?.sync_data().await.map_err(failed)?;
+            }
+            false => self.rebuild_snapshot(offset, now).await?,
+        }
+        let dir = self.dir();
+        self.sync_dir(&dir).await
     }
 
-    fn first_base_offset(&self) -> i64 {
+    pub(super) fn first_base_offset(&self) -> i64 {
         self.state.borrow().segments[0].base_offset
     }
 
@@ -303,7 +319,7 @@ impl<D: Disk> Log<D> {
         group: &[Source],
         filter: &Filter<'_>,
         transactions: &mut Transactions,
-        truncations: u64,
+        (truncations, synced_from): (u64, i64),
         pace: &impl Pace,
     ) -> Result<u64, CleanError> {
         let base_offset = group[0].base_offset;
@@ -330,7 +346,8 @@ impl<D: Disk> Log<D> {
                 return Ok(false);
             }
             let segment: Segment<D::File> = staging.finish(self, pace).await.map_err(failed)?;
-            self.swap(group, truncations, &staging, segment).await?;
+            self.swap(group, (truncations, synced_from), &staging, segment)
+                .await?;
             Ok(true)
         }
         .await;

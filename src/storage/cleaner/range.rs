@@ -1,7 +1,7 @@
 //! Which part of a log is to be cleaned, and whether it is due. Pure.
 //!
 //! ```text
-//! log start      first dirty       first uncleanable   active segment
+//! first segment  first dirty       first uncleanable   active segment
 //!     |  cleaned before  |  cleaned now  |  too young, or undecided  |
 //! ```
 //!
@@ -55,7 +55,9 @@ impl Cleanable {
 /// The bounds of a log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    pub(super) log_start_offset: i64,
+    /// Of the oldest segment. The log start offset may lie behind it, but a power cut takes it back to its last
+    /// checkpoint: of keys that were not looked at below, a tombstone could go and an older value come to light.
+    pub(super) first_offset: i64,
     pub(super) log_end_offset: i64,
     pub(super) last_stable_offset: i64,
     /// Where cleaning ended the last time.
@@ -66,8 +68,8 @@ impl Bounds {
     /// A checkpoint that does not lie within the log says nothing.
     pub(super) fn first_dirty(&self) -> i64 {
         self.cleaned_to
-            .filter(|at| (self.log_start_offset..=self.log_end_offset).contains(at))
-            .unwrap_or(self.log_start_offset)
+            .filter(|at| (self.first_offset..=self.log_end_offset).contains(at))
+            .unwrap_or(self.first_offset)
     }
 }
 
@@ -185,7 +187,7 @@ mod tests {
 
     fn bounds(cleaned_to: Option<i64>, last_stable_offset: i64) -> Bounds {
         Bounds {
-            log_start_offset: 0,
+            first_offset: 0,
             log_end_offset: 500,
             last_stable_offset,
             cleaned_to,

@@ -16,11 +16,12 @@ use crate::storage::segment::Segment;
 
 impl<D: Disk> Log<D> {
     /// Replaces `group` by `segment`, whose files are those of `staging`. `Aborted` if the sources are not
-    /// what they were when the log had been truncated `truncations` times.
+    /// what they were when the log had been truncated `truncations` times. No segment that was removed before the one
+    /// at `synced_from` comes back.
     pub(super) async fn swap(
         &self,
         group: &[Source],
-        truncations: u64,
+        (truncations, synced_from): (u64, i64),
         staging: &Staging<D::File>,
         mut segment: Segment<D::File>,
     ) -> Result<(), CleanError> {
@@ -38,6 +39,11 @@ impl<D: Disk> Log<D> {
             }
         }
         let dir = self.dir();
+        if self.first_base_offset() != synced_from {
+            // Retention has taken segments meanwhile. Brought back by a power cut, they may have older values of keys
+            // whose tombstones go now.
+            self.sync_dir(&dir).await?;
+        }
         let failed = |operation, error| {
             let failure = Failure::new(operation, &self.path(base_offset, FileKind::Log), error);
             CleanError::Log(LogError::Io(failure))

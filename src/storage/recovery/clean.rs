@@ -10,6 +10,7 @@ use crate::storage::head::Head;
 use crate::storage::index::{OffsetEntry, SparseIndex, TimeEntry};
 use crate::storage::names::FileKind;
 use crate::storage::segment::{HeaderWalk, Segment, Step};
+use crate::storage::txn_index::ABORTED_TXN_SIZE;
 
 /// The last entries of the indexes of segments, by base offset.
 #[derive(Default)]
@@ -77,7 +78,9 @@ impl<D: Disk> Loader<'_, D> {
         ) else {
             // A segment without batches needs none.
             if len == 0 {
-                let segment = Segment::new(base_offset, modified);
+                let mut segment = Segment::new(base_offset, modified);
+                // A closed one, of which the cleaner has left nothing, gets none.
+                segment.indexes_synced = next_base.is_some();
                 let head = Head::new(base_offset, self.now.0);
                 return Ok(Some((segment, head, base_offset)));
             }
@@ -87,6 +90,10 @@ impl<D: Disk> Loader<'_, D> {
         else {
             return Ok(None);
         };
+        let txn_index_len = names.txn_indexes.get(&base_offset).copied();
+        if txn_index_len.unwrap_or(0) % ABORTED_TXN_SIZE as u64 != 0 {
+            return Ok(None);
+        }
         let mut segment = Segment::new(base_offset, modified);
         let (Ok(index_entries), Ok(time_entries)) =
             (u32::try_from(index_len / 8), u32::try_from(time_len / 12))
@@ -96,7 +103,7 @@ impl<D: Disk> Loader<'_, D> {
         segment.size = size;
         segment.synced_size = size;
         segment.indexes_synced = true;
-        segment.has_txn_index = names.txn_indexes.contains(&base_offset);
+        segment.has_txn_index = txn_index_len.is_some();
         segment.offset_index = SparseIndex::closed(index_entries);
         segment.time_index = SparseIndex::closed(time_entries);
         let mut last_position = 0;

@@ -55,13 +55,13 @@ pub(super) fn compacted() -> LogSettings {
 }
 
 /// As if segments had been small before.
-fn merging(log: &Log<impl Disk>) {
+pub(super) fn merging(log: &Log<impl Disk>) {
     let mut settings = (*log.settings()).clone();
     settings.segment_bytes = 100_000;
     log.set_settings(Arc::new(settings));
 }
 
-fn limits(keys: u64) -> Limits {
+pub(super) fn limits(keys: u64) -> Limits {
     Limits {
         map_bytes: (keys + 1) * 24,
         load_factor: 0.95,
@@ -77,7 +77,7 @@ pub(super) fn stable(log: &Log<impl Disk>) -> Offset {
     unstable.map_or(end, |first| first.min(end))
 }
 
-fn try_clean(log: &Log<impl Disk>, keys: u64, now: i64) -> Result<Pass, CleanError> {
+pub(super) fn try_clean(log: &Log<impl Disk>, keys: u64, now: i64) -> Result<Pass, CleanError> {
     run(log.flush_closed())?;
     let range = run(log.cleanable(stable(log), Timestamp(now)))?;
     let mut cleaner = Cleaner::default();
@@ -85,9 +85,9 @@ fn try_clean(log: &Log<impl Disk>, keys: u64, now: i64) -> Result<Pass, CleanErr
 }
 
 /// A key and a value; a tombstone has none.
-type Record = (u8, Option<u32>);
+pub(super) type Record = (u8, Option<u32>);
 
-fn batch_with(mut builder: BatchBuilder, records: &[Record], now: i64) -> BytesMut {
+pub(super) fn batch_with(mut builder: BatchBuilder, records: &[Record], now: i64) -> BytesMut {
     for (key, value) in records {
         let value = value.map(|value| format!("value-{value}"));
         let key = format!("key-{key}");
@@ -101,7 +101,7 @@ fn batch_with(mut builder: BatchBuilder, records: &[Record], now: i64) -> BytesM
     BytesMut::from(&builder.build()[..])
 }
 
-fn put(log: &Log<impl Disk>, records: &[Record]) -> i64 {
+pub(super) fn put(log: &Log<impl Disk>, records: &[Record]) -> i64 {
     append(
         log,
         batch_with(BatchBuilder::uncompressed(), records, NOW.0),
@@ -174,7 +174,7 @@ fn batches(log: &Log<impl Disk>, from: Offset) -> Vec<(BatchHeader, Vec<(i64, Re
     found
 }
 
-fn records(log: &Log<impl Disk>) -> Vec<(i64, Record)> {
+pub(super) fn records(log: &Log<impl Disk>) -> Vec<(i64, Record)> {
     let batches = batches(log, log.log_start_offset());
     batches
         .into_iter()

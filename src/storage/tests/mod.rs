@@ -1,6 +1,7 @@
 //! Tests of whole logs: one suite on every back end, crash images, and a model.
 
 mod cleaner;
+mod cleaner_cuts;
 mod crash;
 mod direct;
 mod faults;

@@ -1,13 +1,14 @@
 //! What power cuts took, or brought back, until a seed of `tools/faults` showed it.
 
-use super::cleaner::{compacted, end_txn, stable};
+use super::cleaner::{compacted, end_txn, records, stable, try_clean};
+use super::cleaner_cuts::put_until_rolled;
 use super::memory::Crash;
 use super::*;
 use crate::records::Scratch;
 use crate::records::control::TxnOutcome;
 
 /// The logs that are opened, by `options`, from what power cuts leave of a disk.
-fn after_power_cuts(
+pub(super) fn after_power_cuts(
     disk: &MemoryDisk,
     data: &Path,
     settings: &LogSettings,
@@ -21,7 +22,7 @@ fn after_power_cuts(
     }
 }
 
-fn from_checkpoint(log: &Log<MemoryDisk>) -> OpenOptions {
+pub(super) fn from_checkpoint(log: &Log<MemoryDisk>) -> OpenOptions {
     OpenOptions {
         recovery_point: log.recovery_checkpoint(),
         ..options(false)
@@ -35,7 +36,7 @@ fn in_txn(log: &Log<MemoryDisk>, producer: i64, sequence: i32) -> Offset {
     append(log, batch_of(builder, 7, 2, NOW.0))
 }
 
-fn append_until_rolled(log: &Log<MemoryDisk>) {
+pub(super) fn append_until_rolled(log: &Log<MemoryDisk>) {
     let segments = log.segment_count();
     let mut tag = 0;
     while log.segment_count() == segments {
@@ -430,8 +431,84 @@ fn a_truncation_that_a_power_cut_ends_leaves_no_hole() {
     }
 }
 
+#[test]
+fn where_a_power_cut_took_the_end_of_a_segment_the_log_ends_and_the_next_one_is_kept_aside() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    append(&log, batch(0, 3, NOW.0));
+    run(log.flush()).unwrap();
+    let checkpoint = from_checkpoint(&log);
+    append_until_rolled(&log);
+    let second = log.state.borrow().active().base_offset;
+    for tag in 0..3 {
+        append(&log, batch(tag, 3, NOW.0));
+    }
+    let end = log.log_end_offset();
+    let gaps = Cell::new(0);
+    let options = &checkpoint;
+    after_power_cuts(&disk, &data, &settings(), options, |log, report, seed| {
+        assert_whole(log, &format!("{seed}"));
+        assert!(log.log_end_offset() <= end, "{seed}");
+        let is_cut = log.log_end_offset().0 < second;
+        if let Some(damage) = report.damage.as_ref().filter(|_| is_cut) {
+            assert_eq!(damage.offset, log.log_end_offset(), "{seed}");
+            assert!(damage.length > 0 && !damage.kept.is_empty(), "{seed}");
+            gaps.set(gaps.get() + 1);
+        }
+        // It goes on where it ends.
+        let at = append(log, batch(9, 1, NOW.0));
+        run(log.flush()).unwrap();
+        assert_eq!(log.recovery_point().0, at.0 + 1, "{seed}");
+    });
+    assert!(gaps.get() > 3, "{}", gaps.get());
+}
+
+#[test]
+fn gaps_that_the_cleaner_left_are_kept_whatever_the_checkpoints_say() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &compacted());
+    for key in [0, 1, 0, 1, 0, 1] {
+        put_until_rolled(&log, key);
+    }
+    run(log.flush()).unwrap();
+    try_clean(&log, 10, NOW.0).unwrap();
+    let before = records(&log);
+    assert!(before.len() < 20, "{}", before.len());
+    put_until_rolled(&log, 2);
+    let (next, end) = (log.recovery_point(), log.log_end_offset());
+    assert!(next < end);
+    // None was written yet; and the topic is no more compacted.
+    let mut settings = settings();
+    settings.segment_bytes = 600;
+    after_power_cuts(&disk, &data, &settings, &options(false), |log, _, seed| {
+        let found = records(log);
+        assert!(found.starts_with(&before), "{seed}: {found:?}");
+    });
+}
+
+#[test]
+fn a_marker_that_a_power_cut_took_with_the_end_of_its_segment_holds_no_reader_back() {
+    let (disk, data) = memory();
+    let mut settings = settings();
+    settings.cleanup_policy.compact = true;
+    let log = create(&disk, &data, &settings);
+    in_txn(&log, 1, 0);
+    let end = run(log.flush()).unwrap();
+    append_until_rolled(&log);
+    end_txn(&log, 1, TxnOutcome::Commit);
+    let marker = log.log_end_offset();
+    append_until_rolled(&log);
+    let options = from_checkpoint(&log);
+    after_power_cuts(&disk, &data, &settings, &options, |log, _, seed| {
+        assert!(log.log_end_offset() >= end, "{seed}");
+        let is_open = log.producers().first_undecided_offset().is_some();
+        let ends_before = log.log_end_offset() < marker;
+        assert_eq!(is_open, ends_before, "{seed}: {}", log.log_end_offset());
+    });
+}
+
 /// Every offset of the log is there.
-fn assert_whole(log: &Log<MemoryDisk>, what: &str) {
+pub(super) fn assert_whole(log: &Log<MemoryDisk>, what: &str) {
     let (mut next, end) = (log.log_start_offset(), log.log_end_offset());
     while next < end {
         let out = run(log.read(next, 5000, end, true)).unwrap();

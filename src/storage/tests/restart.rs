@@ -2,6 +2,7 @@
 
 use super::cleaner::end_txn_at;
 use super::memory::{Call, Crash};
+use super::power::assert_whole;
 use super::*;
 use crate::records::control::TxnOutcome;
 
@@ -271,4 +272,99 @@ fn a_clean_stop_after_a_recovery_leaves_all_of_it_on_the_device() {
             assert_eq!(see(&log), seen, "{steps} {seed}");
         }
     }
+}
+
+#[test]
+fn what_a_log_had_before_it_was_emptied_does_not_vouch_for_what_comes_after() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    for _ in 0..100 {
+        append(&log, batch(0, 3, NOW.0));
+    }
+    // Leaves a snapshot of producers at its end.
+    run(log.close(NOW)).unwrap();
+    let (log, _) = open(&disk, &data, &settings(), options(true));
+    run(log.truncate_fully_and_start_at(Offset(0), NOW)).unwrap();
+    append(&log, batch(0, 3, NOW.0));
+    run(log.flush()).unwrap();
+    while log.segment_count() < 3 {
+        append(&log, batch(0, 3, NOW.0));
+    }
+    let options = from_checkpoint(&log, false);
+    for seed in 0..60 {
+        let image = disk.crash(Crash::Power { seed });
+        let (log, _) = open(&image, &data, &settings(), options.clone());
+        assert_whole(&log, &format!("{seed}"));
+    }
+}
+
+#[test]
+fn a_truncation_forgets_no_producer_that_a_snapshot_yet_to_be_written_knows() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    let builder = BatchBuilder::uncompressed();
+    let builder = builder.producer(ProducerId(1), ProducerEpoch(0), 0);
+    append(&log, batch_of(builder, 7, 2, NOW.0));
+    let segments = log.segment_count();
+    while log.segment_count() == segments {
+        append(&log, batch(0, 3, NOW.0));
+    }
+    append(&log, batch(0, 3, NOW.0));
+    let end = log.log_end_offset();
+    append(&log, batch(0, 3, NOW.0));
+    // Nothing of the producer is left but what the snapshot of the roll says.
+    log.delete_records(Offset(3), end).unwrap();
+    run(log.truncate_to(end, NOW)).unwrap();
+    let known = |log: &Log<MemoryDisk>| log.producers().get(ProducerId(1)).is_some();
+    let is_known = known(&log);
+    run(log.flush()).unwrap();
+    run(log.prepare()).unwrap();
+    let mut options = from_checkpoint(&log, false);
+    options.log_start_offset = Some(log.log_start_offset());
+    drop(log);
+    let (log, _) = open(&disk, &data, &settings(), options);
+    assert_eq!(known(&log), is_known);
+}
+
+#[test]
+fn a_kill_takes_nothing_of_a_follower_whose_leader_had_cleaned_what_it_gave() {
+    let (disk, data) = memory();
+    let mut settings = settings();
+    settings.cleanup_policy.compact = true;
+    let log = create(&disk, &data, &settings);
+    let mut offset = 0;
+    while log.segment_count() < 4 {
+        offset += 10;
+        let builder = BatchBuilder::uncompressed().base_offset(Offset(offset));
+        let builder = builder.leader_epoch(LeaderEpoch(0));
+        let bytes = batch_of(builder, 0, 3, NOW.0).freeze();
+        let header = BatchHeader::parse(&bytes).unwrap();
+        log.stage_as_follower(bytes, &header, None, NOW).unwrap();
+        run(log.write_staged(NOW)).unwrap();
+    }
+    let records = read_all(&log, log.log_end_offset(), 5000);
+    let image = disk.crash(Crash::Kill);
+    let (log, report) = open(&image, &data, &settings, options(false));
+    assert_eq!(report.damage, None);
+    assert_eq!(read_all(&log, log.log_end_offset(), 5000), records);
+}
+
+#[test]
+fn a_batch_at_an_offset_that_does_not_follow_is_none_that_was_appended() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    for tag in 0..2 {
+        append(&log, batch(tag, 3, NOW.0));
+    }
+    let position = log.size_bytes();
+    append(&log, batch(2, 3, NOW.0));
+    let path = data
+        .join("topic-0")
+        .join(names::file_name(Offset(0), names::FileKind::Log));
+    // Of the base offset, which is no part of what the CRC is of.
+    disk.flip(&path, position + 6);
+    let (log, _) = open(&disk, &data, &settings(), options(false));
+    assert_eq!(log.log_end_offset(), Offset(6));
+    let records = read_all(&log, Offset(6), 5000);
+    assert_eq!(records, expected(&[(0, 3), (1, 3)]));
 }
