@@ -382,6 +382,24 @@ fn a_checkpoint_above_the_end_of_a_log_is_written_anew_before_anything_is_append
 }
 
 #[test]
+fn a_recovered_log_that_nobody_writes_to_is_flushed_and_not_recovered_again() {
+    let at = tempfile::tempdir().unwrap();
+    let checkpoints = [("log.flush.offset.checkpoint.interval.ms", "1000")];
+    let mut broker = start(at.path(), &checkpoints);
+    let client = Client::of(&broker);
+    client.create("idle", 1, &[]);
+    client.send("idle", 0, &values(0..100, 1000)).unwrap();
+    broker.kill();
+    broker.start_again().unwrap();
+    let path = broker.log_dir().join("recovery-point-offset-checkpoint");
+    eventually("its recovery point is in the checkpoint", || {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        text.contains("idle 0 99\n") || text.contains("idle 0 100\n")
+    });
+    assert_eq!(Client::of(&broker).watermarks("idle", 0), (0, 100));
+}
+
+#[test]
 fn the_checkpoint_of_a_deleted_topic_goes_before_a_new_one_of_its_name_grows_old() {
     let at = tempfile::tempdir().unwrap();
     let mut broker = start(at.path(), &[]);

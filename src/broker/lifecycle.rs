@@ -180,6 +180,7 @@ impl Shard {
         let counters = self.counters();
         if report.recovered_segments > 0 {
             counters.recovered_partitions.inc();
+            self.mark_recovered(&partition);
         }
         counters.recovered_bytes.add(report.recovered_bytes);
         counters.recovery_cut_bytes.add(report.truncated_bytes);
@@ -225,6 +226,38 @@ impl Shard {
                 damage.offset,
                 damage.length,
                 damage.kept
+            );
+        }
+        for path in &report.unusable {
+            let path = path.display();
+            // What nobody had synced is seldom whole after a power cut.
+            match directory.clean {
+                true => tracing::warn!(
+                    topic = %topic.name,
+                    partition = key.partition.0,
+                    "{path} is not what was written: it is made anew, or done without"
+                ),
+                false => tracing::info!(
+                    topic = %topic.name,
+                    partition = key.partition.0,
+                    "{path} cannot be used: it is made anew, or done without"
+                ),
+            }
+        }
+        if report.rebuilt_indexes > 0 {
+            tracing::warn!(
+                topic = %topic.name,
+                partition = key.partition.0,
+                "indexes of {} segments were missing or did not fit, and are made anew",
+                report.rebuilt_indexes
+            );
+        }
+        if report.truncated_bytes > 0 {
+            tracing::warn!(
+                topic = %topic.name,
+                partition = key.partition.0,
+                "{} bytes of a write that was cut off were removed from the end of the log",
+                report.truncated_bytes
             );
         }
         Ok((Rc::new(log), report))

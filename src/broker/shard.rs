@@ -693,13 +693,27 @@ impl Shard {
         self.settle(moved);
     }
 
-    /// Flushes what rolls have closed, one partition after the other: there may be much of it, and nobody
-    /// waits for it.
+    /// Has a log flushed that was recovered, though nobody writes to it: until then every start after a kill checks
+    /// the same bytes again.
+    pub(crate) fn mark_recovered(&self, partition: &Rc<Partition>) {
+        self.rolled.borrow_mut().push(partition.clone());
+        self.rolled_event.set();
+    }
+
+    /// Flushes what rolls have closed, and logs that were recovered, one partition after the other: there may be
+    /// much of it, and nobody waits for it.
     async fn flush_closed_loop(self: Rc<Self>) {
         loop {
             self.rolled_event.wait().await;
             for partition in self.rolled.take() {
-                let moved = match partition.flush_closed().await {
+                if self.is_stopping() || partition.deleted.get() {
+                    continue;
+                }
+                let flushed = match partition.log.awaits_first_flush() {
+                    true => partition.flush().await,
+                    false => partition.flush_closed().await,
+                };
+                let moved = match flushed {
                     Ok(moved) => moved,
                     Err(error) => self.flush_failed(&partition, &error),
                 };
