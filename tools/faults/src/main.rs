@@ -1,12 +1,12 @@
 //! `cargo run --release -p ringspun-faults -- --minutes 60`: one seed after the other, until one shows something
-//! wrong.
+//! wrong; with `--from 10000 --to 60000 --all` a range of them, and every one that does.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use ringspun_faults::{Failure, Options, simulate};
+use ringspun_faults::{Options, simulate};
 
 /// Random workloads on the log over a disk in memory that fails and is cut off.
 #[derive(Parser)]
@@ -17,6 +17,12 @@ struct Arguments {
     /// Where to begin; a number of the clock's otherwise.
     #[arg(long)]
     from: Option<u64>,
+    /// Where to end at the latest.
+    #[arg(long, default_value_t = u64::MAX)]
+    to: u64,
+    /// Go on behind a seed that shows something.
+    #[arg(long)]
+    all: bool,
     /// Only this seed, and what it does.
     #[arg(long)]
     seed: Option<u64>,
@@ -54,11 +60,8 @@ fn main() -> ExitCode {
         };
     }
     match search(&arguments) {
-        None => ExitCode::SUCCESS,
-        Some(failure) => {
-            println!("{failure}");
-            ExitCode::FAILURE
-        }
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 
@@ -66,7 +69,8 @@ thread_local! {
     static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-fn search(arguments: &Arguments) -> Option<Failure> {
+/// Runs seeds, prints those that show something, and returns how many did.
+fn search(arguments: &Arguments) -> u64 {
     let from = arguments.from.unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(0, |now| now.as_secs() * 1_000_000)
@@ -74,33 +78,42 @@ fn search(arguments: &Arguments) -> Option<Failure> {
     let began = Instant::now();
     let ends = began + Duration::from_secs_f64(arguments.minutes * 60.0);
     let next = AtomicU64::new(from);
-    let crashes = AtomicU64::new(0);
+    let [passed, crashes, failed] = [const { AtomicU64::new(0) }; 3];
     let is_over = AtomicBool::new(false);
     println!("from seed {from}, for {} minutes", arguments.minutes);
-    let work = || -> Option<Failure> {
+    let work = || {
         while !is_over.load(Ordering::Relaxed) && Instant::now() < ends {
             let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= arguments.to {
+                break;
+            }
             SEED.set(seed);
             match simulate(seed, Options::default()) {
-                Ok(passed) => crashes.fetch_add(passed.crashes, Ordering::Relaxed),
-                Err(failure) => {
-                    is_over.store(true, Ordering::Relaxed);
-                    return Some(failure);
+                Ok(went) => {
+                    passed.fetch_add(1, Ordering::Relaxed);
+                    crashes.fetch_add(went.crashes, Ordering::Relaxed);
                 }
-            };
+                Err(failure) => {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    println!("{failure}");
+                    is_over.fetch_or(!arguments.all, Ordering::Relaxed);
+                }
+            }
         }
-        None
     };
     let report = || {
-        let seeds = next.load(Ordering::Relaxed) - from;
+        let (passed, failed) = (
+            passed.load(Ordering::Relaxed),
+            failed.load(Ordering::Relaxed),
+        );
         let seconds = began.elapsed().as_secs_f64();
         println!(
-            "{seeds} seeds, {} crashes, {:.0} seeds/s",
+            "{passed} seeds passed, {failed} failed, {} crashes, {:.0} seeds/s",
             crashes.load(Ordering::Relaxed),
-            seeds as f64 / seconds
+            (passed + failed) as f64 / seconds
         );
     };
-    let failure = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let threads: Vec<_> = (0..arguments.threads.max(1))
             .map(|_| scope.spawn(work))
             .collect();
@@ -112,9 +125,7 @@ fn search(arguments: &Arguments) -> Option<Failure> {
                 report();
             }
         }
-        let mut failures = threads.into_iter().filter_map(|thread| thread.join().ok()?);
-        failures.next()
     });
     report();
-    failure
+    failed.into_inner()
 }

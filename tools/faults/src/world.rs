@@ -208,6 +208,7 @@ impl World {
             read => read.unwrap_or_default(),
         };
         let cleaned = decode_offsets(&cleaned).map_err(|error| error.to_string())?;
+        let mut has_recovered = false;
         for i in 0..2 {
             let topic = self.sides[i].topic;
             let of = |offsets| DataDir::offset_of(offsets, topic, PartitionIndex(0));
@@ -236,12 +237,17 @@ impl World {
             }
             self.tell(|_| format!("open {topic} {options:?}"));
             if folder.is_some() {
-                self.open(i, options, is_clean, after)?;
+                has_recovered |= self.open(i, options, is_clean, after)?;
             } else {
                 self.create(i, options)?;
             }
         }
         self.enter(Phase::Other);
+        if has_recovered && self.sides.iter().all(|side| side.log.is_some()) {
+            // As the broker does before it lets anybody append.
+            self.write_checkpoints()?;
+            self.tell(|_| "checkpoints after a recovery".into());
+        }
         Ok(())
     }
 
@@ -268,18 +274,19 @@ impl World {
         Ok(())
     }
 
+    /// Opens a log and holds it against its history. Returns whether it was recovered.
     fn open(
         &mut self,
         i: usize,
         options: OpenOptions,
         is_clean: bool,
         after: After,
-    ) -> Result<(), Stop> {
+    ) -> Result<bool, Stop> {
         let dir: Arc<Path> = Arc::from(self.sides[i].dir());
         let settings = Arc::new(self.sides[i].settings.clone());
         let opened = run(Log::open(self.disk.clone(), dir.clone(), settings, options));
         let Some((log, report)) = self.settle(opened)? else {
-            return Ok(());
+            return Ok(false);
         };
         if self.is_faulty {
             self.disk.clear_fault();
@@ -303,7 +310,7 @@ impl World {
         check_indexes(&self.disk, &dir).map_err(name)?;
         log.on_high_watermark(side.high_watermark());
         side.log = Some(Rc::new(log));
-        Ok(())
+        Ok(report.recovered_segments > 0)
     }
 
     /// The process stops at once; what it left on its disk is opened.
