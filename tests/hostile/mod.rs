@@ -3,6 +3,7 @@
 #![allow(dead_code)] // shared by several programs, none of which needs all of it
 
 pub mod fuzzing;
+pub mod log_reader;
 
 use std::collections::BTreeSet;
 use std::fs;
