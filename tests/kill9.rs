@@ -13,6 +13,8 @@
 //! | `RINGSPUN_TEST_BROKER` | `ringspun` or `kafka` | ringspun |
 
 mod broker;
+#[path = "kill9/cleaned.rs"]
+mod cleaned;
 #[path = "kill9/groups.rs"]
 mod groups;
 
@@ -61,6 +63,34 @@ fn kill_9_loses_no_acknowledged_record_past_the_page_cache() {
 fn kill_9_loses_no_acknowledged_record_past_the_page_cache_with_flush_messages_1() {
     if Kind::from_environment() == Kind::Ringspun {
         run_all(&[("ringspun.log.io", "direct"), ("flush.messages", "1")]);
+    }
+}
+
+#[test]
+fn kill_9_keeps_the_last_value_of_every_key_while_the_cleaner_and_retention_are_busy() {
+    clean_all(&[]);
+}
+
+#[test]
+fn kill_9_keeps_the_last_value_of_every_key_past_the_page_cache() {
+    clean_all(&[("ringspun.log.io", "direct")]);
+}
+
+/// Kafka looks whether something is to be cleaned or deleted when it likes.
+fn clean_all(topic_settings: &[(&str, &str)]) {
+    if Kind::from_environment() == Kind::Kafka {
+        return;
+    }
+    let rounds = environment("RINGSPUN_KILL9_ROUNDS").unwrap_or(12);
+    let seed = environment("RINGSPUN_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    println!("seed {seed}, {topic_settings:?}");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    if let Err(problem) = cleaned::run(folder.path(), rounds, seed, topic_settings) {
+        let kept = folder.keep();
+        panic!(
+            "RINGSPUN_SEED={seed}: {problem}\nthe data is kept in {}",
+            kept.display()
+        );
     }
 }
 
