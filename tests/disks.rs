@@ -1,6 +1,8 @@
 //! Several disks, full disks, disks that fail: what is refused, what goes on, and what comes back by itself.
 
 mod broker;
+#[path = "broker/direct_io.rs"]
+mod direct_io;
 #[path = "disks/directories.rs"]
 mod directories;
 mod hostile;
@@ -23,6 +25,8 @@ use kafka_protocol::messages::{
     ProduceResponse, delete_topics_request,
 };
 
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
@@ -30,6 +34,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Threa
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use broker::packages;
+use direct_io::{is_direct_here, log_pages};
 use hostile::{
     FetchLimits, Node, PATIENCE, Peer, answer, batch, fetch, produce, request, text, topic,
 };
@@ -369,59 +374,95 @@ fn send_numbers(
     }
 }
 
-#[test]
-fn a_log_moves_between_disks_while_it_is_written_and_read() {
+/// A topic of one partition with settings of its own.
+fn create_topic(node: &Node, name: &str, settings: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", node.broker.bootstrap())
+        .create()
+        .unwrap();
+    let mut topic = NewTopic::new(name, 1, TopicReplication::Fixed(1));
+    for (name, value) in settings {
+        topic = topic.set(name, value);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let created = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()));
+    created.unwrap().remove(0).unwrap();
+}
+
+/// Moves a topic with these settings to and fro while one producer writes and one consumer reads it.
+fn move_while_written_and_read(name: &str, settings: &[(&str, &str)]) {
     let at = tempfile::tempdir().unwrap();
     let dirs = two_dirs(at.path());
-    for flush in ["9223372036854775807", "1"] {
-        let node = Node::start(&[
-            ("ringspun.shards", "2"),
-            ("log.dirs", &join(&dirs)),
-            ("log.segment.bytes", "1048576"),
-            ("log.flush.interval.messages", flush),
-            ("log.segment.delete.delay.ms", "0"),
-        ]);
-        let name = if flush == "1" { "synced" } else { "cached" };
-        node.create_topic(name, 1);
-        let mut peer = node.connect();
-        let count = 30_000;
-        let producer = producer(&node);
-        std::thread::scope(|scope| {
-            let sender = scope.spawn(|| send_numbers(&producer, name, 0..count));
-            let bootstrap = node.broker.bootstrap();
-            let reader = scope.spawn(move || assert_numbers(&bootstrap, name, count));
-            let mut moves = 0;
-            while moves < 4 || !reader.is_finished() && moves < 40 {
-                let (from, _) = places(&mut peer, name, 0).remove(0);
-                let to = if from == dirs[0] { &dirs[1] } else { &dirs[0] };
-                assert_eq!(alter(&mut peer, name, 0, to), 0);
-                await_place(&mut peer, name, 0, to);
-                moves += 1;
+    let node = Node::start(&[
+        ("ringspun.shards", "2"),
+        ("log.dirs", &join(&dirs)),
+        ("log.segment.bytes", "1048576"),
+        ("log.segment.delete.delay.ms", "0"),
+    ]);
+    create_topic(&node, name, settings);
+    let mut peer = node.connect();
+    let count = 30_000;
+    let producer = producer(&node);
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| send_numbers(&producer, name, 0..count));
+        let bootstrap = node.broker.bootstrap();
+        let reader = scope.spawn(move || assert_numbers(&bootstrap, name, count));
+        let mut moves = 0;
+        while moves < 4 || !reader.is_finished() && moves < 40 {
+            let (from, _) = places(&mut peer, name, 0).remove(0);
+            let to = if from == dirs[0] { &dirs[1] } else { &dirs[0] };
+            assert_eq!(alter(&mut peer, name, 0, to), 0);
+            await_place(&mut peer, name, 0, to);
+            moves += 1;
+        }
+        sender.join().unwrap();
+        reader.join().unwrap();
+    });
+    producer.flush(PATIENCE).unwrap();
+    assert_numbers(&node.broker.bootstrap(), name, count);
+    // Nothing is left of the old ones.
+    let (at_last, _) = places(&mut peer, name, 0).remove(0);
+    let folder = format!("{name}-0");
+    node.await_that("the old folders are gone", |_| {
+        dirs.iter().all(|dir| {
+            let here: Vec<_> = names(dir)
+                .into_iter()
+                .filter(|n| n.starts_with(name))
+                .collect();
+            here == if *dir == at_last {
+                vec![folder.clone()]
+            } else {
+                vec![]
             }
-            sender.join().unwrap();
-            reader.join().unwrap();
-        });
-        producer.flush(PATIENCE).unwrap();
-        assert_numbers(&node.broker.bootstrap(), name, count);
-        // Nothing is left of the old ones.
-        let (at_last, _) = places(&mut peer, name, 0).remove(0);
-        let folder = format!("{name}-0");
-        node.await_that("the old folders are gone", |_| {
-            dirs.iter().all(|dir| {
-                let here: Vec<_> = names(dir)
-                    .into_iter()
-                    .filter(|n| n.starts_with(name))
-                    .collect();
-                here == if *dir == at_last {
-                    vec![folder.clone()]
-                } else {
-                    vec![]
-                }
-            })
-        });
-        assert!(!at_last.join(&folder).join("replica-moved").exists());
-        node.stop();
+        })
+    });
+    assert!(!at_last.join(&folder).join("replica-moved").exists());
+    if settings.contains(&("ringspun.log.io", "direct")) {
+        let (pages, cached) = log_pages(&at_last.join(&folder));
+        assert!(pages > 5_000, "{pages}");
+        assert!(cached * 20 < pages, "{cached} of {pages} are cached");
     }
+    node.stop();
+}
+
+#[test]
+fn a_log_moves_between_disks_while_it_is_written_and_read() {
+    move_while_written_and_read("cached", &[]);
+    move_while_written_and_read("synced", &[("flush.messages", "1")]);
+}
+
+#[test]
+fn a_log_past_the_page_cache_moves_between_disks_while_it_is_written_and_read() {
+    let at = tempfile::tempdir().unwrap();
+    if !is_direct_here(at.path()) {
+        return;
+    }
+    let direct = ("ringspun.log.io", "direct");
+    move_while_written_and_read("direct", &[direct]);
+    move_while_written_and_read("direct-synced", &[direct, ("flush.messages", "1")]);
 }
 
 #[test]
