@@ -113,6 +113,41 @@ fn with_kafka(test: impl FnOnce() -> Result<()>) {
     }
 }
 
+/// Kafka's dumper prints the records of a partition as a consumer was given them, those of transactions that are
+/// hidden from readers among them.
+fn prints_what_was_read(
+    log_dir: &Path,
+    before: &Contents,
+    topic: &'static str,
+    partition: i32,
+) -> Result<()> {
+    let text = |bytes: &Option<Vec<u8>>| -> Option<String> {
+        let bytes = bytes.as_ref()?;
+        Some(String::from_utf8_lossy(bytes).into_owned())
+    };
+    let (low, _, records) = &before[&(topic, partition, false)];
+    let read: Vec<_> = records
+        .iter()
+        .map(|record| dump::Printed {
+            offset: record.offset,
+            key: text(&record.key),
+            payload: text(&record.value),
+        })
+        .collect();
+    let mut printed = dump::records(log_dir, &format!("{topic}-{partition}"))?;
+    // Deleted records lie in the segment of those that are left.
+    printed.retain(|record| record.offset >= *low);
+    if let Some((printed, read)) = printed.iter().zip(&read).find(|(a, b)| a != b) {
+        return Err(
+            format!("{topic}-{partition}: {printed:?} is printed, {read:?} was read").into(),
+        );
+    }
+    match printed.len() == read.len() {
+        true => Ok(()),
+        false => Err(format!("{} printed, {} read", printed.len(), read.len()).into()),
+    }
+}
+
 #[test]
 fn apache_kafka_serves_what_ringspun_wrote() {
     with_kafka(|| {
@@ -144,6 +179,9 @@ fn apache_kafka_serves_what_ringspun_wrote() {
             assert!(dump::run(&ours.log_dir(), topic)? > 3, "{topic}");
         }
         assert!(dump::run_with_gaps(&ours.log_dir(), "compacted")? > 9);
+        for (topic, partition) in [("transactions", 0), ("transactions", 1), ("trimmed", 0)] {
+            prints_what_was_read(&ours.log_dir(), &before, topic, partition)?;
+        }
         for (from, clean) in [(ours.log_dir(), true), (killed, false)] {
             let at = root.path().join(format!("kafka-{clean}"));
             copy(&kafka_at, &at)?;

@@ -120,6 +120,53 @@ pub fn run_with_gaps(log_dir: &Path, prefix: &str) -> Result<usize, String> {
     })
 }
 
+/// A record as the dumper prints it with `--print-data-log`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Printed {
+    pub offset: i64,
+    pub key: Option<String>,
+    pub payload: Option<String>,
+}
+
+/// The records in the segments of one partition, those of no transaction's markers; their keys and values are
+/// text without line breaks.
+pub fn records(log_dir: &Path, partition: &str) -> Result<Vec<Printed>, String> {
+    let (logs, _) = files(log_dir, partition)?;
+    let names: Vec<_> = logs.iter().map(|log| log.to_string_lossy()).collect();
+    let output = packages::java(&packages::jars()?)
+        .arg("org.apache.kafka.tools.DumpLogSegments")
+        .args(["--print-data-log", "--files", &names.join(",")])
+        .output()
+        .map_err(|error| error.to_string())?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}: {said}", output.status));
+    }
+    let lines = printed.lines().filter_map(|line| line.strip_prefix("| "));
+    let data = lines.filter(|line| !line.contains(" endTxnMarker: "));
+    data.map(|line| record(line).ok_or_else(|| format!("no record: {line}")))
+        .collect()
+}
+
+/// `offset: 7 CreateTime: … headerKeys: [] key: k payload: v`, where key and payload are left out for null.
+fn record(line: &str) -> Option<Printed> {
+    let rest = line.strip_prefix("offset: ")?;
+    let (offset, rest) = rest.split_once(' ')?;
+    let (_, rest) = rest.split_once(" headerKeys: [")?;
+    let (_, rest) = rest.split_once(']')?;
+    let (before, payload) = match rest.split_once(" payload: ") {
+        Some((before, payload)) => (before, Some(payload.to_owned())),
+        None => (rest, None),
+    };
+    let key = before.strip_prefix(" key: ").map(str::to_owned);
+    Some(Printed {
+        offset: offset.parse().ok()?,
+        key,
+        payload,
+    })
+}
+
 /// Dumps, and has the lines checked that `counts` says so of.
 fn run_if(log_dir: &Path, prefix: &str, counts: fn(&str) -> bool) -> Result<usize, String> {
     let jars = packages::jars()?;
