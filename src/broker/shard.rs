@@ -641,6 +641,14 @@ impl Shard {
             self.rolled_event.set();
         }
         self.settle(moved);
+        // What is prepared holds up a flush that it meets, so it comes behind the one that is due.
+        if !partition.wants_flush.get() && !partition.flushing.get() {
+            self.prepare(partition);
+        }
+    }
+
+    /// Has made ready what the next appends will need, if there is anything.
+    fn prepare(self: &Rc<Self>, partition: &Rc<Partition>) {
         if partition.wants_prepare.take() {
             let (shard, partition) = (self.clone(), partition.clone());
             spawn("log preparation", async move {
@@ -691,6 +699,7 @@ impl Shard {
             self.mark_flush(&partition);
         }
         self.settle(moved);
+        self.prepare(&partition);
     }
 
     /// Has a log flushed that was recovered, though nobody writes to it: until then every start after a kill checks

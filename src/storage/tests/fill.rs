@@ -70,6 +70,32 @@ fn flushes_into_filled_room_leave_the_length_of_the_file() {
 }
 
 #[test]
+fn zeros_come_a_piece_at_a_time_until_there_are_as_many_as_records() {
+    const PIECE: u64 = 256 * 1024;
+    let (disk, data) = memory();
+    let mut settings = durable_settings();
+    settings.segment_bytes = 16 << 20;
+    let log = create(&disk, &data, &settings);
+    let prepare = || {
+        let before = file_len(&disk, &data, Offset(0)).max(log.size_bytes());
+        run(log.prepare()).unwrap();
+        file_len(&disk, &data, Offset(0)) - before
+    };
+    append(&log, batch(0, 3, NOW.0));
+    assert_eq!(prepare(), PIECE + 64 * 1024);
+    assert_eq!(prepare(), 0);
+    let mut tag = 0;
+    while log.size_bytes() <= 1 << 20 {
+        tag = (tag + 1) % 100;
+        append(&log, batch(tag, 300, NOW.0));
+        assert!(prepare() <= PIECE);
+    }
+    while prepare() > 0 {}
+    let ahead = file_len(&disk, &data, Offset(0)) - log.size_bytes();
+    assert!(ahead > (2 << 20) - PIECE && ahead <= 2 << 20, "{ahead}");
+}
+
+#[test]
 fn nothing_is_filled_where_no_acknowledgement_waits_or_flushes_are_large() {
     let (disk, data) = memory();
     let mut settings = durable_mib();
