@@ -205,6 +205,17 @@ pub struct Fetched {
     pub records_len: u32,
 }
 
+impl Fetched {
+    /// Those of `records` that were copied out of the log.
+    pub fn copied_bytes(&self) -> usize {
+        let copied = self.records.iter().filter_map(|slice| match slice {
+            LogSlice::Bytes(bytes) => Some(bytes.len()),
+            LogSlice::File(_) => None,
+        });
+        copied.sum()
+    }
+}
+
 pub struct ListOffset {
     pub slot: u32,
     pub partition: TopicPartition,

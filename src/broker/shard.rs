@@ -38,7 +38,7 @@ use crate::metadata::Image;
 use crate::records::Scratch;
 use crate::runtime::mailbox::{Closed, Endpoint};
 use crate::runtime::profile;
-use crate::runtime::yield_budget::YieldBudget;
+use crate::runtime::yield_budget::{YIELD_BYTES, YieldBudget};
 use crate::storage::LogError;
 
 /// Bytes that are checked and staged before other tasks run.
@@ -827,6 +827,7 @@ impl Shard {
         let mut bytes = 0u64;
         let mut answer_now = fetch.deadline.is_none_or(|d| d <= Instant::now());
         self.purgatory.begin_read(from, fetch.id);
+        let mut yields = YieldBudget::new(YIELD_BYTES);
         for item in &fetch.partitions {
             let result = match self.find(item.partition) {
                 Err(error) => Err(error),
@@ -848,6 +849,7 @@ impl Shard {
                     left = left.saturating_sub(fetched.records_len);
                     bytes += u64::from(fetched.records_len);
                     answer_now |= fetched.diverging_epoch.is_some();
+                    yields.spend(fetched.copied_bytes()).await;
                 }
                 Err(_) => answer_now = true,
             }

@@ -278,6 +278,34 @@ impl AuxRing {
         self.run(entry, Box::new((from, to))).await.map(drop)
     }
 
+    /// Has a range of a file brought into the page cache (POSIX_FADV_WILLNEED), which nobody waits for and of which
+    /// no error is told.
+    pub(crate) fn read_ahead(&self, file: &Arc<File>, range: Range<u64>) {
+        // A device takes no more of it at once than its largest transfer.
+        const PIECE_BYTES: usize = 256 * 1024;
+        for position in range.clone().step_by(PIECE_BYTES) {
+            let len = (range.end - position).min(PIECE_BYTES as u64);
+            let fd = types::Fd(file.as_raw_fd());
+            let entry = opcode::Fadvise::new(fd, len as libc::off_t, libc::POSIX_FADV_WILLNEED)
+                .offset(position)
+                .build()
+                .flags(Flags::ASYNC);
+            let submitted = self
+                .inner
+                .state
+                .borrow_mut()
+                .submit([(entry, Box::new(file.clone()))]);
+            let Ok([operation]) = submitted else {
+                return;
+            };
+            drop(Waiting {
+                inner: &self.inner,
+                operation,
+                done: false,
+            });
+        }
+    }
+
     /// The pipes of this shard, for [`Self::splice_through`].
     pub(crate) fn pipes(&self) -> &Pipes {
         &self.inner.pipes

@@ -4,6 +4,7 @@ mod connection;
 mod frame;
 mod listener;
 mod outgoing;
+mod read_ahead;
 mod receive;
 mod send;
 

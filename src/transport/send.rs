@@ -3,13 +3,15 @@
 //! A slice goes out in pieces of at most [`PIECE_BYTES`], and the shard's other tasks run between
 //! them. Before each piece `preadv2(RWF_NOWAIT)` says whether it is in the page cache; if not, the
 //! auxiliary ring splices it into a pipe and from there into the socket, off the shard and without a
-//! copy. What finds no room in the socket waits for it here.
+//! copy. What finds no room in the socket waits for it here. What the reader will want next is read
+//! ahead meanwhile (see [`read_ahead`](super::read_ahead)).
 //!
 //! A small slice that is in the page cache is read instead, while there is memory for it: it goes out with the
 //! buffers around it in one call, where sendfile would make three of them.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use rustix::pipe::{SpliceFlags, splice};
 
 use super::connection::{ConnectionOptions, Socket};
 use super::outgoing::{Outgoing, Part};
+use super::read_ahead::ReadAhead;
 use crate::base::file_slice::FileSlice;
 use crate::base::profile::Gauged;
 use crate::runtime::aux_ring::{AuxRing, Spliced};
@@ -50,6 +53,12 @@ const PROBE_EVERY_BYTES: u32 = 128 * 1024;
 /// Buffers in one vectored send.
 const VECTORS_MAX: usize = 64;
 
+/// Bytes in one vectored send, which copies them: 0.1 ms.
+const COPIED_BYTES_MAX: usize = 256 * 1024;
+
+/// A byte that is copied counts as so many that are sent without a copy.
+const COPY_COST: usize = 2;
+
 /// Why a reply was not sent whole; the connection is to be closed.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -75,6 +84,7 @@ pub struct Sender {
     yields: YieldBudget,
     broken: bool,
     file_bytes: FileBytes,
+    read_ahead: ReadAhead,
 }
 
 /// How bytes of files went out.
@@ -95,6 +105,7 @@ impl Sender {
             yields: YieldBudget::new(PIECE_BYTES as usize),
             broken: false,
             file_bytes: FileBytes::default(),
+            read_ahead: ReadAhead::default(),
         }
     }
 
@@ -155,16 +166,26 @@ impl Sender {
         let mut first = 0;
         while first < buffers.len() {
             let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            flags.set(SendFlags::MORE, more || buffers.len() - first > VECTORS_MAX);
             let sent = match &buffers[first..] {
                 // What nearly every answer is.
-                [one] => send(self.socket.borrowed(), one, flags),
+                [one] if one.len() <= COPIED_BYTES_MAX => {
+                    flags.set(SendFlags::MORE, more);
+                    send(self.socket.borrowed(), one, flags)
+                }
                 several => {
-                    let vectors: Vec<IoSlice<'_>> = several
-                        .iter()
-                        .take(VECTORS_MAX)
-                        .map(|b| IoSlice::new(b))
-                        .collect();
+                    let mut vectors: Vec<IoSlice<'_>> = Vec::new();
+                    let mut room = COPIED_BYTES_MAX;
+                    let mut is_rest = several.len() <= VECTORS_MAX;
+                    for buffer in several.iter().take(VECTORS_MAX) {
+                        let part = &buffer[..buffer.len().min(room)];
+                        is_rest &= part.len() == buffer.len();
+                        if part.is_empty() {
+                            break;
+                        }
+                        room -= part.len();
+                        vectors.push(IoSlice::new(part));
+                    }
+                    flags.set(SendFlags::MORE, more || !is_rest);
                     let mut none = SendAncillaryBuffer::default();
                     sendmsg(self.socket.borrowed(), &vectors, &mut none, flags)
                 }
@@ -189,7 +210,7 @@ impl Sender {
             if sent > 0 {
                 buffers[first].advance(sent);
             }
-            self.yields.spend(bytes).await;
+            self.yields.spend(bytes * COPY_COST).await;
         }
         buffers.clear();
         Ok(())
@@ -216,6 +237,9 @@ impl Sender {
     async fn send_file(&mut self, slice: FileSlice) -> Result<(), SendError> {
         let mut position = slice.position;
         let mut left = slice.len;
+        let end = position + u64::from(left);
+        let going_on = self.read_ahead.going_on(&slice.file, position, end);
+        self.bring_in(&slice.file, going_on);
         while left > 0 {
             let piece = left.min(PIECE_BYTES);
             let (hot, ring) = match &self.aux_ring {
@@ -225,6 +249,9 @@ impl Sender {
             let sent = match ring {
                 Some(ring) if hot == 0 => {
                     let piece = piece.min(COLD_PIECE_BYTES);
+                    let behind = position + u64::from(piece);
+                    let missed = self.read_ahead.missed(&slice.file, behind, end);
+                    self.bring_in(&slice.file, missed);
                     self.send_cold(&ring, &slice.file, position, piece).await?
                 }
                 _ => self.send_hot(&slice.file, position, hot).await?,
@@ -235,6 +262,13 @@ impl Sender {
             self.yields.spend(sent as usize).await;
         }
         Ok(())
+    }
+
+    /// Has what the reader will want brought in from the disk meanwhile.
+    fn bring_in(&self, file: &Arc<File>, range: Option<Range<u64>>) {
+        if let (Some(ring), Some(range)) = (&self.aux_ring, range) {
+            ring.read_ahead(file, range);
+        }
     }
 
     /// Sends a part of what is in the page cache.
