@@ -405,9 +405,9 @@ impl Plan {
                     })
                 })
             }
-            Floor::Durable => {
-                let latency =
-                    floor::durable_latency(&file, self.seconds.min(3.0), &self.broker_cores)?;
+            Floor::Durable { rate } => {
+                let seconds = self.seconds.min(3.0);
+                let latency = floor::durable_latency(&file, seconds, rate, &self.broker_cores)?;
                 let result = serde_json::json!({ "seconds": self.seconds.min(3.0), "produce": { "latency_us": latency } });
                 let ran = Ran {
                     status: "valid".into(),

@@ -165,8 +165,8 @@ pub enum Floor {
     ReceiveAtRate { frame_bytes: usize, rate: f64 },
     /// Send from a file in the page cache over so many connections.
     Send { connections: usize },
-    /// Durable writes of 4 KiB, for their percentiles.
-    Durable,
+    /// Durable writes of 4 KiB, for their percentiles: at a rate, each of all that is due, or one after the other.
+    Durable { rate: Option<f64> },
 }
 
 /// A workload of `ringspun-bench run`: settings over those of [`FIXED`].
@@ -490,6 +490,133 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row {
+        name: "cleaner",
+        title: "produce at 20 MB/s to a compacted topic that is cleaned all the time, and to one that is kept",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &[
+            Variant {
+                name: "cleaned",
+                settings: &[
+                    OF_4_KIB[0],
+                    OF_4_KIB[1],
+                    OF_4_KIB[2],
+                    OF_4_KIB[3],
+                    OF_4_KIB[4],
+                    OF_4_KIB[5],
+                    OF_4_KIB[6],
+                    // What the cleaner takes away cannot be read back.
+                    ("verify", "false"),
+                    ("topic_config.cleanup.policy", "compact"),
+                    ("topic_config.min.cleanable.dirty.ratio", "0.01"),
+                ],
+                broker: BUSY_CLEANER,
+                ringspun_only: false,
+            },
+            Variant {
+                name: "kept",
+                settings: OF_4_KIB,
+                broker: BUSY_CLEANER,
+                ringspun_only: false,
+            },
+        ],
+        floor: None,
+        judgements: &[Judgement {
+            metric: Metric::P999,
+            variant: "cleaned",
+            against: Against::Variant("kept"),
+            must: 2.0,
+            goal: 1.2,
+        }],
+        percentiles: true,
+        rounds_min: PERCENTILE_ROUNDS,
+        shown: TAILS,
+    },
+    Row {
+        name: "retention",
+        title: "produce at 100 MB/s into segments of 1 MiB, of which 100 expire a second, and none does",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &[
+            Variant {
+                name: "expires",
+                settings: &[
+                    OF_10_KIB[0],
+                    OF_10_KIB[1],
+                    OF_10_KIB[2],
+                    OF_10_KIB[3],
+                    OF_10_KIB[4],
+                    ("topic_config.retention.bytes", "2097152"),
+                ],
+                broker: BUSY_RETENTION,
+                ringspun_only: false,
+            },
+            Variant {
+                name: "stays",
+                settings: OF_10_KIB,
+                broker: BUSY_RETENTION,
+                ringspun_only: false,
+            },
+        ],
+        floor: None,
+        judgements: &[Judgement {
+            metric: Metric::P999,
+            variant: "expires",
+            against: Against::Variant("stays"),
+            must: 2.0,
+            goal: 1.2,
+        }],
+        percentiles: true,
+        rounds_min: PERCENTILE_ROUNDS,
+        shown: TAILS,
+    },
+    Row {
+        name: "cold-beside",
+        title: "produce at 5,000 records/s while 1 consumer reads a cold backlog on the same shard, and alone",
+        procedure: Procedure::Load,
+        fsync: Fsync::Nobody,
+        variants: &[
+            Variant {
+                name: "read",
+                settings: &[
+                    OPEN_5K[0],
+                    OPEN_5K[1],
+                    OPEN_5K[2],
+                    OPEN_5K[3],
+                    ("consumers", "1"),
+                    ("read", "backlog"),
+                    ("backlog_bytes", "2000000000"),
+                    ("drop_caches", "true"),
+                ],
+                broker: &[],
+                ringspun_only: false,
+            },
+            Variant {
+                name: "alone",
+                settings: OPEN_5K,
+                broker: &[],
+                ringspun_only: false,
+            },
+        ],
+        floor: None,
+        judgements: &[Judgement {
+            metric: Metric::P999,
+            variant: "read",
+            against: Against::Variant("alone"),
+            must: 2.0,
+            goal: 1.2,
+        }],
+        percentiles: true,
+        rounds_min: PERCENTILE_ROUNDS,
+        shown: &[
+            Metric::FetchMbS,
+            Metric::P50,
+            Metric::P99,
+            Metric::P999,
+            Metric::Max,
+        ],
+    },
+    Row {
         name: "open-5k",
         title: "produce at 5,000 records/s, open loop, no linger",
         procedure: Procedure::Load,
@@ -525,8 +652,13 @@ pub const ROWS: &[Row] = &[
         procedure: Procedure::Load,
         fsync: Fsync::Everybody,
         variants: &one(OPEN_5K),
-        floor: Some(Floor::Durable),
-        judgements: &[kafka(Metric::P999, 4.0, 20.0)],
+        floor: Some(Floor::Durable {
+            rate: Some(5_000.0),
+        }),
+        judgements: &[
+            kafka(Metric::P999, 4.0, 20.0),
+            floor(Metric::P999, 3.0, 1.5),
+        ],
         percentiles: true,
         rounds_min: PERCENTILE_ROUNDS,
         shown: TAILS,
@@ -537,7 +669,9 @@ pub const ROWS: &[Row] = &[
         procedure: Procedure::Load,
         fsync: Fsync::Everybody,
         variants: &one(OPEN_20K),
-        floor: Some(Floor::Durable),
+        floor: Some(Floor::Durable {
+            rate: Some(20_000.0),
+        }),
         judgements: &[kafka(Metric::P999, 4.0, 20.0)],
         percentiles: true,
         rounds_min: PERCENTILE_ROUNDS,
@@ -549,7 +683,7 @@ pub const ROWS: &[Row] = &[
         procedure: Procedure::Load,
         fsync: Fsync::Ringspun,
         variants: &one(ONE_RECORD),
-        floor: Some(Floor::Durable),
+        floor: Some(Floor::Durable { rate: None }),
         judgements: &[kafka(Metric::AcksPerSecond, 1.0, 2.0)],
         percentiles: false,
         rounds_min: 0,
@@ -772,6 +906,31 @@ const OPEN_20K: &[(&str, &str)] = &[
     ("record_bytes", "1024"),
     ("rate", "20000"),
 ];
+
+/// Records that replace each other soon, in segments that close soon.
+const OF_4_KIB: &[(&str, &str)] = &[
+    ("producers", "8"),
+    ("partitions", "8"),
+    ("record_bytes", "4096"),
+    ("rate", "5000"),
+    ("keys", "round_robin"),
+    ("key_count", "4000"),
+    ("topic_config.segment.bytes", "1048576"),
+];
+
+/// The cleaner looks again at once.
+const BUSY_CLEANER: &[(&str, &str)] = &[("log.cleaner.backoff.ms", "10")];
+
+/// A hundred segments of 1 MiB a second.
+const OF_10_KIB: &[(&str, &str)] = &[
+    ("producers", "8"),
+    ("partitions", "16"),
+    ("record_bytes", "10240"),
+    ("rate", "10000"),
+    ("topic_config.segment.bytes", "1048576"),
+];
+
+const BUSY_RETENTION: &[(&str, &str)] = &[("log.retention.check.interval.ms", "1000")];
 
 const CROSSING: &[Variant] = &[
     Variant {
