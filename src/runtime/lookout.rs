@@ -222,7 +222,6 @@ mod tests {
     use crate::runtime::mailbox::{Bounds, Endpoint, EndpointSeed, mailbox};
     use crate::runtime::readiness::Readiness;
     use std::cell::Cell;
-    use std::fs::File;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
@@ -323,7 +322,7 @@ mod tests {
         alone(async {
             let ring = AuxRing::new().unwrap();
             let _readiness = Readiness::new(Some(ring.clone()), None).unwrap();
-            let file = std::sync::Arc::new(File::from(file));
+            let file = Arc::new(file);
             for count in 0..200u64 {
                 if count % 50 == 49 {
                     glommio::timer::sleep(Duration::from_nanos(TURN * 8)).await;
