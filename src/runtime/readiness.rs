@@ -529,7 +529,7 @@ mod tests {
     #[test]
     fn a_peer_that_sends_no_more_and_does_not_read_holds_up_nobody() {
         run(async {
-            let readiness = Readiness::new(None).unwrap();
+            let readiness = Readiness::new(None, None).unwrap();
             let (peer, watch) = pair(&readiness);
             executor::yield_now().await;
             executor::yield_now().await;
