@@ -383,10 +383,15 @@ fn damaged_metadata_is_refused(kafka: &Path, root: &Path) -> Result<()> {
     let whole = fs::read(&last)?;
     let log = metadata.join("00000000000000000000.log");
     let all = fs::read(&log)?;
+    // In the last byte of the batch in the middle: the CRC of a batch is not of its base offset and leader epoch.
     let flipped = |bytes: &[u8]| {
+        let mut end = 0;
+        while end <= bytes.len() / 2 {
+            let length = bytes[end + 8..end + 12].try_into().expect("four bytes");
+            end += 12 + u32::from_be_bytes(length) as usize;
+        }
         let mut bytes = bytes.to_vec();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 4;
+        bytes[end - 1] ^= 4;
         bytes
     };
     for (path, bytes) in [
