@@ -59,6 +59,23 @@ const COPIED_BYTES_MAX: usize = 256 * 1024;
 /// A byte that is copied counts as so many that are sent without a copy.
 const COPY_COST: usize = 2;
 
+/// The beginning of `buffers`, none of which is empty, as one vectored send takes it, and whether that is all.
+fn vectors(buffers: &[Bytes]) -> (Vec<IoSlice<'_>>, bool) {
+    let mut vectors = Vec::new();
+    let mut room = COPIED_BYTES_MAX;
+    let mut is_all = buffers.len() <= VECTORS_MAX;
+    for buffer in buffers.iter().take(VECTORS_MAX) {
+        let part = &buffer[..buffer.len().min(room)];
+        is_all &= part.len() == buffer.len();
+        if part.is_empty() {
+            break;
+        }
+        room -= part.len();
+        vectors.push(IoSlice::new(part));
+    }
+    (vectors, is_all)
+}
+
 /// Why a reply was not sent whole; the connection is to be closed.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -173,18 +190,7 @@ impl Sender {
                     send(self.socket.borrowed(), one, flags)
                 }
                 several => {
-                    let mut vectors: Vec<IoSlice<'_>> = Vec::new();
-                    let mut room = COPIED_BYTES_MAX;
-                    let mut is_rest = several.len() <= VECTORS_MAX;
-                    for buffer in several.iter().take(VECTORS_MAX) {
-                        let part = &buffer[..buffer.len().min(room)];
-                        is_rest &= part.len() == buffer.len();
-                        if part.is_empty() {
-                            break;
-                        }
-                        room -= part.len();
-                        vectors.push(IoSlice::new(part));
-                    }
+                    let (vectors, is_rest) = vectors(several);
                     flags.set(SendFlags::MORE, more || !is_rest);
                     let mut none = SendAncillaryBuffer::default();
                     sendmsg(self.socket.borrowed(), &vectors, &mut none, flags)
@@ -365,4 +371,25 @@ fn resident(file: &File, position: u64, bytes: u32) -> u32 {
 fn read_resident(file: &File, position: u64, into: &mut [u8]) -> Result<usize, Errno> {
     let vectors = &mut [IoSliceMut::new(into)];
     rustix::io::preadv2(file, vectors, position, ReadWriteFlags::NOWAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vectored_send_is_told_that_more_comes_only_if_it_does() {
+        let taken = |lengths: &[usize]| {
+            let buffers: Vec<Bytes> = lengths.iter().map(|&n| vec![0; n].into()).collect();
+            let (vectors, is_all) = vectors(&buffers);
+            let bytes: usize = vectors.iter().map(|vector| vector.len()).sum();
+            (bytes, is_all)
+        };
+        const MAX: usize = COPIED_BYTES_MAX;
+        assert_eq!(taken(&[10, MAX - 10]), (MAX, true));
+        assert_eq!(taken(&[10, MAX - 9]), (MAX, false));
+        assert_eq!(taken(&[MAX, 1]), (MAX, false));
+        assert_eq!(taken(&[1; VECTORS_MAX]), (VECTORS_MAX, true));
+        assert_eq!(taken(&[1; VECTORS_MAX + 1]), (VECTORS_MAX, false));
+    }
 }
