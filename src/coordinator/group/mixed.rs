@@ -424,6 +424,8 @@ impl Model {
     /// Stopped, and started again with the other protocol.
     fn switch(&mut self, index: usize) {
         self.stop(index);
+        // Nobody may be left, for a moment: the group that is made then begins anew.
+        self.check();
         self.clients[index].consumer = !self.clients[index].consumer;
         self.start(index);
         self.act(index);
