@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -126,8 +126,8 @@ pub struct Directory {
     pub id: DirectoryId,
     /// The last stop was clean: logs need no scan.
     pub clean: bool,
-    /// Folder name to what the checkpoint files say.
-    pub points: HashMap<String, Points>,
+    /// Folder name to what the checkpoint files say; nothing once the node has started.
+    pub points: RwLock<HashMap<String, Points>>,
     /// Bytes that the directory's logs may have allocated ahead.
     pub allocation: Arc<AllocationBudget>,
     /// Partitions that lie here.
@@ -157,8 +157,15 @@ impl Directory {
         is_first
     }
 
+    /// What the checkpoint files say of a partition that was here before the start.
     pub fn points(&self, folder: &str) -> Points {
-        self.points.get(folder).copied().unwrap_or_default()
+        let points = self.points.read().unwrap_or_else(PoisonError::into_inner);
+        points.get(folder).copied().unwrap_or_default()
+    }
+
+    /// Every partition that was here is open: who comes from now on is another, though it may have the same name.
+    pub fn forget_points(&self) {
+        *self.points.write().unwrap_or_else(PoisonError::into_inner) = HashMap::new();
     }
 }
 

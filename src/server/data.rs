@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use tokio::sync::Notify;
 
@@ -71,10 +71,10 @@ pub fn scan(dirs: &DataDirs, is_known: bool) -> io::Result<Found> {
             path: dir.path.clone(),
             id: crate::metadata::DirectoryId(dir.directory_id.0),
             clean: dir.clean_stop.is_some(),
-            points: match failure {
+            points: RwLock::new(match failure {
                 None => points(&dir.path),
                 Some(_) => HashMap::new(),
-            },
+            }),
             partitions: here.len().into(),
             deleted: AtomicUsize::default(),
             expected,
@@ -280,6 +280,11 @@ impl Found {
                 last_epochs,
             })
             .collect()
+    }
+
+    /// The directories alone: of their partitions the metadata tells from now on.
+    pub fn into_directories(self) -> Vec<Directory> {
+        self.directories
     }
 
     /// The names of the partitions' folders.

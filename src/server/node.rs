@@ -270,7 +270,7 @@ async fn node(
         .pop()
         .ok_or_else(|| NodeError::Failed("no endpoint for the control thread".to_owned()))?;
     let counters = ShardCounters::for_shards(shards);
-    let directories = Arc::new(found.directories);
+    let directories = Arc::new(found.into_directories());
     let names: Vec<Arc<str>> = open
         .iter()
         .map(|o| o.listener.name.as_str().into())
@@ -321,6 +321,7 @@ async fn node(
         }
     }
     tracing::info!(partitions, recovered, offline, "partitions are open");
+    directories.iter().for_each(Directory::forget_points);
     let (stop_watching, watching_stops) = tokio::sync::oneshot::channel::<()>();
     let watching = watcher.map(|watcher| {
         let view = NodeView {
