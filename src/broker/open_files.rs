@@ -18,6 +18,7 @@ use crate::base::Timestamp;
 use crate::broker::partition::Partition;
 use crate::broker::shard::{Shard, wall_clock};
 use crate::runtime::executor::yield_now;
+use crate::storage::LogError;
 
 /// A log without a write for so long is idle.
 const IDLE_MS: i64 = 60_000;
@@ -142,7 +143,7 @@ impl Shard {
         (open, holders)
     }
 
-    /// Flushes and closes logs that have been silent.
+    /// Flushes and closes logs that have been silent, and gives back their memory.
     pub(crate) async fn close_idle_files(self: &Rc<Self>) {
         let (open, holders) = self.count_open_files().await;
         self.open_files.open.set(open);
@@ -159,9 +160,15 @@ impl Shard {
                 }
                 self.flush_and_settle(&partition).await;
             }
-            let closed = partition.log.close_files().await;
-            let open = self.open_files.open.get();
-            self.open_files.open.set(open.saturating_sub(closed));
+            match partition.rest().await {
+                Ok(closed) => {
+                    let open = self.open_files.open.get();
+                    self.open_files.open.set(open.saturating_sub(closed));
+                }
+                // The node is being stopped.
+                Err(LogError::Closed) => {}
+                Err(error) => self.settle(self.flush_failed(&partition, &error)),
+            }
         }
     }
 }

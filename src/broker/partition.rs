@@ -55,22 +55,35 @@ struct Waiting {
 }
 
 /// Produces that wait for the same thing, in the order of their ends: none is held up by one that waits
-/// for more.
+/// for more. `None` until something has to wait: most partitions of a node are idle.
 #[derive(Default)]
-struct Queues([VecDeque<Waiting>; 4]);
+struct Queues(Option<Box<[VecDeque<Waiting>; 4]>>);
 
 impl Queues {
     fn push(&mut self, waiting: Waiting) {
         let queue = usize::from(waiting.all) * 2 + usize::from(waiting.flushed);
-        self.0[queue].push_back(waiting);
+        self.0.get_or_insert_default()[queue].push_back(waiting);
     }
 
     /// Takes one that `is_acknowledged`.
     fn pop(&mut self, is_acknowledged: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
-        self.0
-            .iter_mut()
+        self.each()
             .find(|queue| queue.front().is_some_and(&is_acknowledged))
             .and_then(VecDeque::pop_front)
+    }
+
+    fn each(&mut self) -> impl Iterator<Item = &mut VecDeque<Waiting>> {
+        self.0.iter_mut().flat_map(|queues| queues.iter_mut())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|queues| queues.iter().all(VecDeque::is_empty))
+    }
+
+    fn into_waiting(self) -> impl Iterator<Item = Waiting> {
+        self.0.into_iter().flat_map(|queues| *queues).flatten()
     }
 }
 
@@ -544,7 +557,7 @@ impl<D: Disk> Partition<D> {
             );
         }
         self.tell_watcher();
-        for waiting in self.waiting.take().0.into_iter().flatten() {
+        for waiting in self.waiting.take().into_waiting() {
             waiting
                 .op
                 .answer(waiting.slot, Err(PartitionError::Storage));
@@ -568,7 +581,7 @@ impl<D: Disk> Partition<D> {
         self.deleted.set(true);
         self.tell_watcher();
         let mut moved = Moved::default();
-        for waiting in self.waiting.take().0.into_iter().flatten() {
+        for waiting in self.waiting.take().into_waiting() {
             waiting.op.answer(waiting.slot, Err(why.clone()));
             moved.produces.push(waiting.op);
         }
@@ -576,10 +589,21 @@ impl<D: Disk> Partition<D> {
         moved
     }
 
+    /// Gives back files and memory of a partition that has fallen silent. Returns how many files were closed.
+    pub async fn rest(&self) -> Result<usize, LogError> {
+        let closed = self.log.rest().await?;
+        if !self.has_waiting() {
+            self.waiting.take();
+        }
+        let mut fetches = self.fetches.borrow_mut();
+        fetches.retain(|op| !op.is_done());
+        fetches.shrink_to_fit();
+        Ok(closed)
+    }
+
     /// Whether some append is not acknowledged yet.
     pub fn has_waiting(&self) -> bool {
-        let waiting = self.waiting.borrow();
-        waiting.0.iter().any(|queue| !queue.is_empty())
+        !self.waiting.borrow().is_empty()
     }
 
     fn moved(&self) -> Moved {
@@ -635,7 +659,7 @@ impl<D: Disk> Partition<D> {
         }
         // Those that wait for more than the write, an fsync or a replica.
         let end = self.log.log_end_offset();
-        for queue in &mut self.waiting.borrow_mut().0 {
+        for queue in self.waiting.borrow_mut().each() {
             let unwritten = queue.iter_mut().rev().take_while(|w| !w.written);
             for waiting in unwritten.filter(|w| w.end <= end) {
                 waiting.written = true;

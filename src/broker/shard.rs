@@ -740,7 +740,7 @@ impl Shard {
         self.settle(moved);
     }
 
-    fn flush_failed(&self, partition: &Partition, error: &LogError) -> Moved {
+    pub(crate) fn flush_failed(&self, partition: &Partition, error: &LogError) -> Moved {
         if partition.deleted.get() {
             return Moved::default();
         }

@@ -175,6 +175,11 @@ impl EpochCache {
         &self.entries
     }
 
+    /// Gives back room for more than there are.
+    pub fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

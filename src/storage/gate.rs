@@ -1,14 +1,16 @@
 //! One at a time: serialises what changes a log. Never crosses threads.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::fmt;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 /// A lock that is awaited. Held across awaits, unlike a borrow.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Gate {
     held: Cell<bool>,
-    waiting: RefCell<Vec<Waker>>,
+    /// Boxed, since each log has several gates, at which hardly ever anybody waits.
+    waiting: Cell<Option<Box<Vec<Waker>>>>,
 }
 
 /// Opens the gate again when it is dropped.
@@ -25,7 +27,9 @@ impl Gate {
     pub(super) async fn enter(&self) -> GateGuard<'_> {
         poll_fn(|context| {
             if self.held.replace(true) {
-                self.waiting.borrow_mut().push(context.waker().clone());
+                let mut waiting = self.waiting.take().unwrap_or_default();
+                waiting.push(context.waker().clone());
+                self.waiting.set(Some(waiting));
                 Poll::Pending
             } else {
                 Poll::Ready(())
@@ -36,12 +40,17 @@ impl Gate {
     }
 }
 
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gate({})", self.held.get())
+    }
+}
+
 impl Drop for GateGuard<'_> {
     fn drop(&mut self) {
         self.gate.held.set(false);
         // All of them: one that was dropped meanwhile must not swallow the only wake.
-        let waiting = std::mem::take(&mut *self.gate.waiting.borrow_mut());
-        for waker in waiting {
+        for waker in self.gate.waiting.take().into_iter().flat_map(|all| *all) {
             waker.wake();
         }
     }

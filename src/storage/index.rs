@@ -31,9 +31,7 @@ const BLOCK_ENTRIES: u32 = 256;
 pub(super) struct SparseIndex<F, const N: usize> {
     /// `None` while closed.
     pub(super) file: Option<F>,
-    /// Entries in the file.
-    pub(super) persisted: u32,
-    /// Entries that follow them.
+    /// Entries that follow those in the file.
     pub(super) tail: Vec<[u8; N]>,
 }
 
@@ -93,21 +91,22 @@ pub(super) enum Search<const N: usize> {
     InFile,
 }
 
-impl<F: LogFile, const N: usize> SparseIndex<F, N> {
-    pub(super) fn closed(persisted: u32) -> Self {
-        Self {
-            file: None,
-            persisted,
-            tail: Vec::new(),
-        }
+impl<F, const N: usize> SparseIndex<F, N> {
+    pub(super) const CLOSED: Self = Self {
+        file: None,
+        tail: Vec::new(),
+    };
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.file.is_none() && self.tail.is_empty()
     }
 
     pub(super) fn push(&mut self, entry: [u8; N]) {
         self.tail.push(entry);
     }
 
-    /// The tail as bytes, and the position in the file where it belongs.
-    pub(super) fn unwritten(&self) -> Option<(u64, Bytes)> {
+    /// The tail as bytes, and the position in the file, which has `persisted` entries, where it belongs.
+    pub(super) fn unwritten(&self, persisted: u32) -> Option<(u64, Bytes)> {
         if self.tail.is_empty() {
             return None;
         }
@@ -115,13 +114,12 @@ impl<F: LogFile, const N: usize> SparseIndex<F, N> {
         for entry in &self.tail {
             bytes.extend_from_slice(entry);
         }
-        Some((u64::from(self.persisted) * N as u64, bytes.freeze()))
+        Some((u64::from(persisted) * N as u64, bytes.freeze()))
     }
 
     /// `entries` of the tail have been written.
     pub(super) fn written(&mut self, entries: usize) {
         self.tail.drain(..entries.min(self.tail.len()));
-        self.persisted += entries as u32;
         if self.tail.is_empty() {
             self.tail = Vec::new();
         }

@@ -217,7 +217,7 @@ impl<F: LogFile> State<F> {
     /// Whether entries of the active segment's indexes may be due with what is staged, and their files are
     /// closed.
     fn opens_indexes(&self) -> bool {
-        let active = self.active();
+        let active = self.active().held();
         let (offset, time) = (&active.offset_index, &active.time_index);
         let gathered = offset.tail.len().max(time.tail.len()) + self.staged.len();
         gathered >= TAIL_ENTRIES && (offset.file.is_none() || time.file.is_none())
@@ -248,6 +248,23 @@ impl<F: LogFile> State<F> {
             base_offset: active.base_offset,
             position: active.size,
         }
+    }
+
+    /// Gives back the room of what has passed through, once the log is idle.
+    pub(super) fn release_memory(&mut self) {
+        if self.staged.is_empty() {
+            self.staged = VecDeque::new();
+        }
+        self.snapshots.shrink_to_fit();
+        // Who comes finds the end by the last flush, and anything else by the indexes.
+        if self
+            .flushed
+            .is_some_and(|mark| mark.offset == self.log_end_offset)
+        {
+            self.marks = VecDeque::new();
+        }
+        self.readers = Vec::new();
+        self.next_reader = 0;
     }
 
     /// Forgets positions, and what is staged, after the log has been cut.
@@ -305,8 +322,9 @@ impl<D: Disk> Log<D> {
         mut opened: Opened<D::File>,
     ) -> Self {
         assert!(!opened.segments.is_empty());
-        // Most of a node's logs have one segment, and room for four is most of what such a log takes.
+        // Most of a node's logs are idle.
         opened.segments.shrink_to_fit();
+        opened.epochs.shrink();
         assert!(opened.log_start_offset <= opened.log_end_offset);
         let state = State {
             segments: opened.segments,
@@ -646,11 +664,7 @@ impl<D: Disk> Log<D> {
     pub fn write_waits(&self) -> bool {
         let state = self.state.borrow();
         self.gate.is_held()
-            || state
-                .active()
-                .file
-                .as_ref()
-                .is_none_or(LogFile::write_waits)
+            || state.active().file().is_none_or(LogFile::write_waits)
             || state.opens_indexes()
             || state.must_wait_for_fill(state.staged.iter().map(|b| b.bytes.len() as u64).sum())
             || state
@@ -673,7 +687,7 @@ impl<D: Disk> Log<D> {
             return Ok(WriteStep::Roll(plan));
         }
         let active = &state.segments[state.segments.len() - 1];
-        let Some(file) = active.file.clone() else {
+        let Some(file) = active.file().cloned() else {
             return Ok(WriteStep::Open);
         };
         let limit = file.write_limit();
@@ -716,10 +730,10 @@ impl<D: Disk> Log<D> {
                 segment.max_timestamp_offset = last_offset;
             }
             if let Some(entry) = batch.index {
-                segment.offset_index.push(entry.encode());
+                segment.held_mut().offset_index.push(entry.encode());
             }
             if let Some(entry) = batch.time {
-                segment.time_index.push(entry.encode());
+                segment.held_mut().time_index.push(entry.encode());
             }
             aborted.extend(batch.aborted);
             segment.decides_from = segment
@@ -776,7 +790,7 @@ impl<D: Disk> Log<D> {
     pub(super) async fn write_index_tails(&self, at_least: usize) -> Result<(), LogError> {
         let due = {
             let state = self.state.borrow();
-            let active = state.active();
+            let active = state.active().held();
             active
                 .offset_index
                 .tail
@@ -791,16 +805,13 @@ impl<D: Disk> Log<D> {
         let (base_offset, offset, time) = {
             let state = self.state.borrow();
             let active = state.active();
-            let offset = active
-                .offset_index
+            let held = active.held();
+            let (offset, time) = (&held.offset_index, &held.time_index);
+            let offset = offset
                 .file
                 .clone()
-                .zip(active.offset_index.unwritten());
-            let time = active
-                .time_index
-                .file
-                .clone()
-                .zip(active.time_index.unwritten());
+                .zip(offset.unwritten(active.index_entries));
+            let time = time.file.clone().zip(time.unwritten(active.time_entries));
             (active.base_offset, offset, time)
         };
         for (kind, write) in [(FileKind::Index, offset), (FileKind::TimeIndex, time)] {
@@ -808,7 +819,6 @@ impl<D: Disk> Log<D> {
                 continue;
             };
             let len = bytes.len() as u64;
-            let entries = |size: usize| len as usize / size;
             match file.write_at(position, vec![bytes]).await {
                 Ok(n) if n == len => {}
                 Ok(_) => {
@@ -822,10 +832,11 @@ impl<D: Disk> Log<D> {
             let mut state = self.state.borrow_mut();
             if let Some(segment) = state.segment_mut(base_offset) {
                 segment.indexes_synced = false;
-                match kind {
-                    FileKind::Index => segment.offset_index.written(entries(8)),
-                    _ => segment.time_index.written(entries(12)),
-                }
+                let size = match kind {
+                    FileKind::Index => 8,
+                    _ => 12,
+                };
+                segment.index_written(kind, len as usize / size);
             }
         }
         Ok(())
@@ -847,10 +858,11 @@ impl<D: Disk> Log<D> {
             let base_offset = {
                 let state = self.state.borrow();
                 let active = state.active();
+                let held = active.held();
                 let is_open = match kind {
-                    FileKind::Index => active.offset_index.file.is_some(),
-                    FileKind::TimeIndex => active.time_index.file.is_some(),
-                    _ => active.file.is_some(),
+                    FileKind::Index => held.offset_index.file.is_some(),
+                    FileKind::TimeIndex => held.time_index.file.is_some(),
+                    _ => held.file.is_some(),
                 };
                 if is_open {
                     continue;
@@ -861,11 +873,11 @@ impl<D: Disk> Log<D> {
             let opened = self.open_file(&path, kind, OpenMode::Create).await;
             let file = opened.map_err(|error| self.fail(Operation::Open, &path, error))?;
             let mut state = self.state.borrow_mut();
-            let active = state.active_mut();
+            let held = state.active_mut().held_mut();
             match kind {
-                FileKind::Index => active.offset_index.file = Some(file),
-                FileKind::TimeIndex => active.time_index.file = Some(file),
-                _ => active.file = Some(file),
+                FileKind::Index => held.offset_index.file = Some(file),
+                FileKind::TimeIndex => held.time_index.file = Some(file),
+                _ => held.file = Some(file),
             }
         }
         Ok(())

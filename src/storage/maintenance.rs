@@ -49,11 +49,11 @@ pub(super) fn wants_fills<F: LogFile>(state: &State<F>, settings: &LogSettings) 
 /// their turn.
 fn next_fill<F: LogFile>(state: &State<F>, settings: &LogSettings) -> Option<(u64, u64)> {
     let active = state.active();
-    let (size, filled) = (u64::from(active.size), u64::from(active.filled));
+    let (size, filled) = (u64::from(active.size), u64::from(active.held().filled));
     let size = state.writing_to.map_or(size, |end| end.max(size));
     let limit = u64::from(settings.segment_bytes);
     let ahead = size.next_power_of_two().clamp(MIN_FILLED, MAX_FILLED);
-    if active.filled == u32::MAX || filled.saturating_sub(size) + FILL_BYTES > ahead {
+    if active.held().filled == u32::MAX || filled.saturating_sub(size) + FILL_BYTES > ahead {
         return None;
     }
     let from = filled.max(size + FILL_MARGIN.min(limit / 8));
@@ -71,8 +71,8 @@ pub(super) fn wants_room<F: LogFile>(state: &State<F>, settings: &LogSettings) -
 
 fn wants_allocation<F: LogFile>(state: &State<F>) -> bool {
     let active = state.active();
-    let ahead = u64::from(active.allocated.saturating_sub(active.size));
-    active.allocated != u32::MAX && ahead < allocation_step(active.size) / 4
+    let ahead = u64::from(active.held().allocated.saturating_sub(active.size));
+    active.held().allocated != u32::MAX && ahead < allocation_step(active.size) / 4
 }
 
 /// A segment that a flush has to put on the device, as it was when the flush began.
@@ -89,7 +89,11 @@ impl<D: Disk> Log<D> {
     pub(super) async fn roll(&self, plan: RollPlan, now: Timestamp) -> Result<(), LogError> {
         if let Some(entry) = plan.last_time {
             let mut state = self.state.borrow_mut();
-            state.active_mut().time_index.push(entry.encode());
+            state
+                .active_mut()
+                .held_mut()
+                .time_index
+                .push(entry.encode());
         }
         // Or zeros would follow where the file is cut to what it holds.
         let _fill = self.fill_gate.enter().await;
@@ -105,8 +109,9 @@ impl<D: Disk> Log<D> {
                     let path = self.path(plan.base_offset, FileKind::Log);
                     return Err(self.fail(Operation::Rename, &path, error));
                 }
-                segment.allocated = prepared.allocated;
-                segment.filled = prepared.filled;
+                let held = segment.held_mut();
+                held.allocated = prepared.allocated;
+                held.filled = prepared.filled;
                 reservation = Some(prepared.reservation);
                 prepared.files
             }
@@ -116,7 +121,7 @@ impl<D: Disk> Log<D> {
                 self.open_new(plan.base_offset, FileKind::TimeIndex).await?,
             ],
         };
-        segment.file = Some(log);
+        segment.set_file(log);
         // Opened again once there are entries to write: most logs hold one descriptor.
         drop((index, time_index));
         let mut state = self.state.borrow_mut();
@@ -127,8 +132,9 @@ impl<D: Disk> Log<D> {
         state.dir_dirty = true;
         state.snapshots.extend(plan.snapshot);
         let ended = state.active_mut();
-        ended.offset_index.file = None;
-        ended.time_index.file = None;
+        ended.held_mut().offset_index.file = None;
+        ended.held_mut().time_index.file = None;
+        ended.release();
         state.segments.push_back(segment);
         Ok(())
     }
@@ -285,7 +291,7 @@ impl<D: Disk> Log<D> {
         }
         self.trim(base_offset, size, file).await?;
         if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
-            segment.filled = 0;
+            segment.note_cut_to_size(false);
         }
         Ok(())
     }
@@ -309,9 +315,9 @@ impl<D: Disk> Log<D> {
                 return Ok(None);
             };
             match kind {
-                FileKind::Index => segment.offset_index.file.clone(),
-                FileKind::TimeIndex => segment.time_index.file.clone(),
-                FileKind::Log => segment.file.clone(),
+                FileKind::Index => segment.held().offset_index.file.clone(),
+                FileKind::TimeIndex => segment.held().time_index.file.clone(),
+                FileKind::Log => segment.file().cloned(),
                 // Never kept open.
                 FileKind::TxnIndex | FileKind::Snapshot => None,
             }
@@ -356,13 +362,7 @@ impl<D: Disk> Log<D> {
 
     async fn allocate_ahead(&self) {
         let lengthens = |file: &D::File| file.allocation_lengthens();
-        let is_longer = self
-            .state
-            .borrow()
-            .active()
-            .file
-            .as_ref()
-            .is_some_and(lengthens);
+        let is_longer = self.state.borrow().active().file().is_some_and(lengthens);
         // A roll waits, as for zeros.
         let _gate = match is_longer {
             true => Some(self.fill_gate.enter().await),
@@ -377,7 +377,7 @@ impl<D: Disk> Log<D> {
             let active = state.active();
             let (base_offset, size) = (active.base_offset, active.size);
             let step = allocation_step(size).min(limit.saturating_sub(u64::from(size)));
-            let Some(file) = active.file.clone() else {
+            let Some(file) = active.file().cloned() else {
                 return;
             };
             if lengthens(&file) && !is_longer {
@@ -393,7 +393,7 @@ impl<D: Disk> Log<D> {
         let mut state = self.state.borrow_mut();
         // A disk without room says so again when it is written to; until then nothing is lost.
         if let Some(segment) = state.segment_mut(base_offset) {
-            segment.allocated = match result {
+            segment.held_mut().allocated = match result {
                 Ok(()) => u32::try_from(u64::from(size) + step).unwrap_or(u32::MAX - 1),
                 Err(_) => u32::MAX,
             };
@@ -413,7 +413,7 @@ impl<D: Disk> Log<D> {
                 return Ok(());
             };
             let ahead = from + len - u64::from(state.active().size);
-            let Some(file) = state.active().file.clone() else {
+            let Some(file) = state.active().file().cloned() else {
                 return Ok(());
             };
             if !state.reservation.set(ahead) {
@@ -427,8 +427,8 @@ impl<D: Disk> Log<D> {
         std::mem::forget(abandoned);
         let mut state = self.state.borrow_mut();
         state.filling_from = None;
-        let active = state.active_mut();
-        assert_eq!(active.base_offset, base_offset);
+        assert_eq!(state.active().base_offset, base_offset);
+        let active = state.active_mut().held_mut();
         let end = u32::try_from(from + len).unwrap_or(u32::MAX - 1);
         active.allocated = active.allocated.max(end);
         match result {
@@ -462,18 +462,18 @@ impl<D: Disk> Log<D> {
                     .segments
                     .iter()
                     .take(last)
-                    .find(|segment| segment.allocated != 0 || segment.is_longer());
+                    .find(|segment| segment.held().allocated != 0 || segment.is_longer());
                 let Some(segment) = allocated else {
                     return Ok(());
                 };
                 was_longer = segment.is_longer();
-                (segment.base_offset, segment.size, segment.file.clone())
+                (segment.base_offset, segment.size, segment.file().cloned())
             };
             if let Some(file) = self.file_to_trim(base_offset, file).await? {
                 self.trim(base_offset, size, &file).await?;
             }
             if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
-                segment.allocated = 0;
+                segment.held_mut().allocated = 0;
                 segment.note_cut_to_size(was_longer);
             }
         }
@@ -582,7 +582,11 @@ impl<D: Disk> Log<D> {
                 let mut state = self.state.borrow_mut();
                 state.check()?;
                 if let Some(entry) = state.head.time_entry() {
-                    state.active_mut().time_index.push(entry.encode());
+                    state
+                        .active_mut()
+                        .held_mut()
+                        .time_index
+                        .push(entry.encode());
                 }
                 let snapshot = state.producers.snapshot();
                 if let Some((offset, content)) = snapshot {
@@ -590,7 +594,7 @@ impl<D: Disk> Log<D> {
                     state.snapshots.push((offset, content));
                 }
                 let active = state.active();
-                (active.size, active.file.clone())
+                (active.size, active.file().cloned())
             };
             self.write_index_tails(1).await?;
             self.trim_closed().await?;
@@ -635,7 +639,7 @@ impl<D: Disk> Log<D> {
         state.reservation.set(0);
         let mut files = Vec::new();
         for segment in &mut state.segments {
-            files.extend(segment.file.take());
+            files.extend(segment.take_file());
             segment.close_files();
         }
         if let Some(prepared) = state.take_next() {

@@ -164,7 +164,7 @@ impl<D: Disk> Log<D> {
             |state: &State<D::File>| matches!(state.next, Next::Ready(_)) && is_silent(state);
         {
             let state = self.state.borrow();
-            let open = state.segments.iter().filter_map(|s| s.file.as_ref());
+            let open = state.segments.iter().filter_map(|s| s.file());
             if is_silent(&state) {
                 open.for_each(LogFile::idle);
             }

@@ -6,6 +6,7 @@
 //! then never be told. [`Log::flush`] comes first where that is to go as well.
 
 use super::disk::{Disk, LogFile};
+use super::error::LogError;
 use super::log::Log;
 use super::next_segment::Next;
 use super::segment::Segment;
@@ -25,7 +26,7 @@ impl<D: Disk> Log<D> {
     /// Descriptors that the write of what is staged, and the preparation of what is wanted, will open.
     pub fn wanted_files(&self) -> usize {
         let state = self.state.borrow();
-        let closed = usize::from(state.active().file.is_none());
+        let closed = usize::from(state.active().file().is_none());
         let next = usize::from(matches!(state.next, Next::Wanted));
         closed + 3 * (state.staged_rolls() + next)
     }
@@ -33,6 +34,19 @@ impl<D: Disk> Log<D> {
     /// When the log was last written to.
     pub fn last_written(&self) -> Timestamp {
         Timestamp(self.state.borrow().active().last_modified)
+    }
+
+    /// Closes the files of a log that has fallen silent, and gives back the memory of what has passed through it. The
+    /// log goes on as before when somebody comes. Returns how many were closed.
+    pub async fn rest(&self) -> Result<usize, LogError> {
+        {
+            let _gate = self.gate.enter().await;
+            self.state.borrow().check()?;
+            self.write_index_tails(1).await?;
+        }
+        let closed = self.close_files().await;
+        self.state.borrow_mut().release_memory();
+        Ok(closed)
     }
 
     /// Closes all files that need not be open. Returns how many. Writes and reads that come meanwhile, or were under
@@ -59,27 +73,35 @@ impl<D: Disk> Log<D> {
     }
 }
 
-fn open_files<F>(segment: &Segment<F>) -> usize {
-    usize::from(segment.file.is_some())
-        + usize::from(segment.offset_index.file.is_some())
-        + usize::from(segment.time_index.file.is_some())
+fn open_files<F: LogFile>(segment: &Segment<F>) -> usize {
+    let held = segment.held();
+    usize::from(held.file.is_some())
+        + usize::from(held.offset_index.file.is_some())
+        + usize::from(held.time_index.file.is_some())
 }
 
 fn take_files<F: LogFile>(segment: &mut Segment<F>, is_active: bool, closed: &mut Vec<F>) {
     // The files of a swap have no names yet; what is allocated behind a closed one is still to be cut off.
-    if segment.swapped.is_some() || !is_active && segment.allocated != 0 {
+    if segment.held().swapped.is_some() || !is_active && segment.held().allocated != 0 {
         return;
     }
-    if segment.synced_size == segment.size {
-        if segment.is_longer() {
+    if open_files(segment) == 0 {
+        return;
+    }
+    let may_close = segment.synced_size == segment.size;
+    let (is_longer, size) = (segment.is_longer(), segment.size);
+    let held = segment.held_mut();
+    if may_close {
+        if is_longer {
             // What the file knew of itself: it is cut before its length is trusted.
-            segment.filled = segment.filled.max(segment.size.saturating_add(1));
+            held.filled = held.filled.max(size.saturating_add(1));
         }
-        closed.extend(segment.file.take());
+        closed.extend(held.file.take());
     }
     // A lost entry costs a search, and recovery makes both anew; after a roll they are closed unsynced, too.
-    closed.extend(segment.offset_index.file.take());
-    closed.extend(segment.time_index.file.take());
+    closed.extend(held.offset_index.file.take());
+    closed.extend(held.time_index.file.take());
+    segment.release();
 }
 
 #[cfg(test)]
@@ -117,6 +139,55 @@ mod tests {
         run(log.close(NOW)).unwrap();
         let (log, report) = open(&disk, &data, &large, options(true));
         assert_eq!(report, Default::default());
+        assert_eq!(read_all(&log, Offset(400), 1000), expected(&sent));
+    }
+
+    #[test]
+    fn a_log_at_rest_keeps_nothing_of_what_passed_through_it() {
+        let (disk, data) = memory();
+        let mut large = settings();
+        large.segment_bytes = 1 << 13;
+        let log = create(&disk, &data, &large);
+        let mut sent: Vec<_> = (0..300).map(|tag| (tag, 1)).collect();
+        for &(tag, _) in &sent {
+            append(&log, batch(tag, 1, NOW.0));
+        }
+        assert!(log.segment_count() > 1);
+        assert_eq!(read_all(&log, Offset(300), 1000), expected(&sent));
+        run(log.prepare()).unwrap();
+        // What is not flushed is not forgotten, and its files stay open.
+        run(log.rest()).unwrap();
+        assert!(!log.state.borrow().marks.is_empty());
+        run(log.flush()).unwrap();
+        run(log.prepare()).unwrap();
+        assert!(run(log.rest()).unwrap() > 0);
+        {
+            let state = log.state.borrow();
+            let mut closed = state.segments.iter().rev().skip(1);
+            assert!(closed.all(|segment| segment.holds_nothing()));
+            // The active one may have room ahead, and no more.
+            let active = state.active().held();
+            assert!(active.offset_index.is_closed() && active.time_index.is_closed());
+            assert!(active.file.is_none());
+            let rooms = [
+                state.marks.capacity(),
+                state.readers.capacity(),
+                state.snapshots.capacity(),
+            ];
+            assert_eq!(rooms, [0; 3]);
+        }
+        for tag in 300..400 {
+            append(&log, batch(tag, 1, NOW.0));
+            sent.push((tag, 1));
+            assert!(run(log.read(Offset(tag as i64), 1000, Offset(tag as i64 + 1), true)).is_ok());
+        }
+        assert_eq!(read_all(&log, Offset(400), 1000), expected(&sent));
+        run(log.flush()).unwrap();
+        run(log.rest()).unwrap();
+        drop(log);
+        // As after kill -9.
+        let (log, report) = open(&disk, &data, &large, options(false));
+        assert_eq!(report.damage, None);
         assert_eq!(read_all(&log, Offset(400), 1000), expected(&sent));
     }
 

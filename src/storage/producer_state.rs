@@ -279,7 +279,8 @@ impl CompletedTxn {
 pub struct ProducerState {
     /// `producer.id.expiration.ms`.
     expiration_ms: i64,
-    producers: BTreeMap<ProducerId, ProducerEntry>,
+    /// Boxed, or a map of one entry would have room for eleven.
+    producers: BTreeMap<ProducerId, Box<ProducerEntry>>,
     /// Open transactions by their first offset.
     ongoing: BTreeMap<Offset, ProducerId>,
     /// Ended transactions by their first offset, with the offset of the marker, until the high
@@ -318,7 +319,7 @@ impl ProducerState {
             if let Some(first) = entry.current_txn_first_offset {
                 state.ongoing.insert(first, entry.producer_id);
             }
-            state.producers.insert(entry.producer_id, entry);
+            state.producers.insert(entry.producer_id, Box::new(entry));
         }
         state
     }
@@ -401,7 +402,7 @@ impl ProducerState {
         let entry = match self.producers.entry(batch.producer_id) {
             btree_map::Entry::Occupied(entry) => entry.into_mut(),
             btree_map::Entry::Vacant(place) => {
-                place.insert(ProducerEntry::empty(batch.producer_id))
+                place.insert(Box::new(ProducerEntry::empty(batch.producer_id)))
             }
         };
         entry.set_epoch(batch.producer_epoch);
@@ -513,12 +514,12 @@ impl ProducerState {
     }
 
     pub fn get(&self, producer_id: ProducerId) -> Option<&ProducerEntry> {
-        self.producers.get(&producer_id)
+        self.producers.get(&producer_id).map(|entry| &**entry)
     }
 
     /// All producers by ascending id, as DescribeProducers lists them.
     pub fn producers(&self) -> impl Iterator<Item = &ProducerEntry> {
-        self.producers.values()
+        self.producers.values().map(|entry| &**entry)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -311,11 +311,11 @@ impl<D: Disk> Log<D> {
             let Some(segment) = state.segment_mut(base_offset) else {
                 return Ok(None);
             };
-            let index = &segment.offset_index;
+            let index = &segment.held().offset_index;
             if let Search::Found(entry) = index.search_tail(holds) {
                 return Ok(Some(OffsetEntry::decode(entry)));
             }
-            (index.file.clone(), index.persisted)
+            (index.file.clone(), segment.index_entries)
         };
         if persisted == 0 {
             return Ok(None);
@@ -352,8 +352,8 @@ impl<D: Disk> Log<D> {
         // The active one's are opened for writing, all together.
         if let Some(segment) = state.segment_mut(base_offset).filter(|_| !is_active) {
             match kind {
-                FileKind::Index => segment.offset_index.file = Some(file.clone()),
-                _ => segment.time_index.file = Some(file.clone()),
+                FileKind::Index => segment.held_mut().offset_index.file = Some(file.clone()),
+                _ => segment.held_mut().time_index.file = Some(file.clone()),
             }
         }
         Ok(file)
@@ -429,7 +429,7 @@ impl<D: Disk> Log<D> {
             let state = self.state.borrow();
             let segment = &state.segments[state.segment_index(base_offset)];
             if segment.base_offset == base_offset
-                && let Some(file) = &segment.file
+                && let Some(file) = segment.file()
             {
                 return Ok(file.clone());
             }
@@ -443,9 +443,9 @@ impl<D: Disk> Log<D> {
         close_unused(&mut state);
         let is_active = state.active().base_offset == base_offset;
         if let Some(segment) = state.segment_mut(base_offset).filter(|_| !is_active) {
-            segment.file = Some(file.clone());
-        } else if is_active && state.active().file.is_none() {
-            state.active_mut().file = Some(file.clone());
+            segment.set_file(file.clone());
+        } else if is_active && state.active().file().is_none() {
+            state.active_mut().set_file(file.clone());
         }
         Ok(file)
     }
@@ -455,14 +455,15 @@ impl<D: Disk> Log<D> {
 /// open, so that its sync reports what went wrong with its writes.
 fn close_unused<F: LogFile>(state: &mut State<F>) {
     let last = state.segments.len() - 1;
-    let mut open = state.segments.iter().filter(|s| s.file.is_some()).count();
+    let mut open = state.segments.iter().filter(|s| s.file().is_some()).count();
     for segment in state.segments.range_mut(..last) {
         if open <= OPEN_SEGMENTS {
             break;
         }
-        let is_settled =
-            segment.allocated == 0 && !segment.is_longer() && segment.swapped.is_none();
-        if segment.file.is_some() && segment.is_fully_synced() && is_settled {
+        let is_settled = segment.held().allocated == 0
+            && !segment.is_longer()
+            && segment.held().swapped.is_none();
+        if segment.file().is_some() && segment.is_fully_synced() && is_settled {
             segment.close_files();
             open -= 1;
         }

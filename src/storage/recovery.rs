@@ -37,7 +37,6 @@ use super::disk::{Disk, LogFile, OpenMode};
 use super::epoch_cache::{EpochCache, EpochEntry, LEADER_EPOCH_CHECKPOINT};
 use super::error::{Failure, LogError, Operation};
 use super::head::Head;
-use super::index::SparseIndex;
 use super::log::{Log, Opened};
 use super::maintenance::write_whole;
 use super::names::{FileKind, PARTITION_METADATA, cut_file_name, file_name, parse_file_name};
@@ -412,7 +411,7 @@ impl<D: Disk> Loader<'_, D> {
         for (offset, kind) in orphans(&names) {
             self.remove_path(&self.path(offset, kind)).await?;
         }
-        let mut segments: VecDeque<Segment<D::File>> = VecDeque::new();
+        let mut segments: VecDeque<Segment<D::File>> = VecDeque::with_capacity(names.logs.len());
         let mut rebuilt_bases = BTreeSet::new();
         // Of these, the ones with batches that may not be on the device, or without ones that may be.
         let mut to_sync = BTreeSet::new();
@@ -828,8 +827,8 @@ impl<D: Disk> Loader<'_, D> {
             };
             self.io(Operation::Write, base_offset, kind, written)?;
         }
-        segment.offset_index = SparseIndex::closed((index.len() / 8) as u32);
-        segment.time_index = SparseIndex::closed((time_index.len() / 12) as u32);
+        segment.index_entries = (index.len() / 8) as u32;
+        segment.time_entries = (time_index.len() / 12) as u32;
         let next_offset = if valid == 0 { base_offset } else { end };
         Ok(Rebuilt {
             segment,

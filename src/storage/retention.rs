@@ -161,7 +161,7 @@ impl<D: Disk> Log<D> {
             }
         }
         // Readers under way hold the file open; otherwise its blocks are freed now.
-        let file = segment.file.take();
+        let file = segment.take_file();
         drop(segment);
         self.disk.discard(file.into_iter().collect()).await;
         Ok(())

@@ -5,70 +5,164 @@ use std::rc::Rc;
 
 use super::disk::LogFile;
 use super::index::{OffsetIndex, SparseIndex, TimeIndex};
+use super::names::FileKind;
 use super::txn_index::AbortedTxn;
 use crate::records::{BATCH_HEADER_SIZE, BatchHeader};
 
 /// What is known of a segment without touching the disk. All of it is about bytes that are written.
+///
+/// A node has ten or a hundred of them for each log, most of which nobody uses: what only a used one needs is
+/// [`Held`].
 #[derive(Debug)]
 pub(super) struct Segment<F> {
     pub(super) base_offset: i64,
-    /// Bytes of batches in the `.log`.
-    pub(super) size: u32,
-    /// `None` while closed; see `Log::file_of`.
-    pub(super) file: Option<F>,
-    pub(super) offset_index: OffsetIndex<F>,
-    pub(super) time_index: TimeIndex<F>,
     /// Largest timestamp of a batch, -1 if there is none, and the last offset of that batch.
     pub(super) max_timestamp: i64,
     pub(super) max_timestamp_offset: i64,
     /// When it was last written, in milliseconds; stands in for timestamps where there are none.
     pub(super) last_modified: i64,
+    /// Where the first of the transactions begins that a marker here has ended since the log was opened; `i64::MAX`
+    /// if there is none.
+    pub(super) decides_from: i64,
+    /// Largest timestamp of its first batch, once somebody has looked; otherwise [`UNKNOWN`].
+    first_timestamp: i64,
+    /// Bytes of batches in the `.log`.
+    pub(super) size: u32,
     /// Bytes that are known to be on the device.
     pub(super) synced_size: u32,
-    /// Whether the index files are; asked of closed segments only.
+    /// Entries in the `.index` and in the `.timeindex`.
+    pub(super) index_entries: u32,
+    pub(super) time_entries: u32,
+    /// Whether the index files are on the device; asked of closed segments only.
     pub(super) indexes_synced: bool,
     /// It was cut, or found after a crash, and is not on the device yet as it is: neither the end of the `.log` nor
     /// the indexes.
     pub(super) is_cut: bool,
+    /// Whether a `.txnindex` exists.
+    pub(super) has_txn_index: bool,
+    /// `None` while that is nothing.
+    held: Option<Box<Held<F>>>,
+}
+
+/// What a segment holds while it is used.
+#[derive(Debug)]
+pub(super) struct Held<F> {
+    /// `None` while closed; see `Log::file_of`.
+    pub(super) file: Option<F>,
+    pub(super) offset_index: OffsetIndex<F>,
+    pub(super) time_index: TimeIndex<F>,
     /// Bytes from the start of the file that are allocated; 0 if unknown or none.
     pub(super) allocated: u32,
     /// Bytes from the start of the file that are filled with zeros as far as nothing is written there; 0 if
-    /// none are. Where it is more than `size`, the file is longer than its batches.
+    /// none are. Where it is more than the segment's size, the file is longer than its batches.
     pub(super) filled: u32,
-    /// Whether a `.txnindex` exists.
-    pub(super) has_txn_index: bool,
-    /// Where the first of the transactions begins that a marker here has ended since the log was opened; `i64::MAX`
-    /// if there is none.
-    pub(super) decides_from: i64,
-    /// Largest timestamp of its first batch, once somebody has looked.
-    pub(super) first_timestamp: Option<i64>,
     /// While the files of a segment that was written anew get their names: what its `.txnindex` says. Until
     /// then nothing may be opened by name, so the files stay open.
     pub(super) swapped: Option<Rc<[AbortedTxn]>>,
 }
+
+impl<F> Held<F> {
+    const NOTHING: Self = Self {
+        file: None,
+        offset_index: SparseIndex::CLOSED,
+        time_index: SparseIndex::CLOSED,
+        allocated: 0,
+        filled: 0,
+        swapped: None,
+    };
+
+    fn is_nothing(&self) -> bool {
+        self.file.is_none()
+            && self.offset_index.is_closed()
+            && self.time_index.is_closed()
+            && self.allocated == 0
+            && self.filled == 0
+            && self.swapped.is_none()
+    }
+}
+
+/// A first timestamp that nobody has looked at: none that a batch may have, as all below -1.
+const UNKNOWN: i64 = i64::MIN;
 
 impl<F: LogFile> Segment<F> {
     /// An empty one without files.
     pub(super) fn new(base_offset: i64, now: i64) -> Self {
         Self {
             base_offset,
-            size: 0,
-            file: None,
-            offset_index: SparseIndex::closed(0),
-            time_index: SparseIndex::closed(0),
             max_timestamp: -1,
             max_timestamp_offset: -1,
             last_modified: now,
+            decides_from: i64::MAX,
+            first_timestamp: UNKNOWN,
+            size: 0,
             synced_size: 0,
+            index_entries: 0,
+            time_entries: 0,
             indexes_synced: false,
             is_cut: false,
-            allocated: 0,
-            filled: 0,
             has_txn_index: false,
-            decides_from: i64::MAX,
-            first_timestamp: None,
-            swapped: None,
+            held: None,
         }
+    }
+
+    pub(super) fn held(&self) -> &Held<F> {
+        match &self.held {
+            Some(held) => held,
+            None => const { &Held::NOTHING },
+        }
+    }
+
+    /// To put something into. [`release`](Self::release) comes after what takes something out.
+    pub(super) fn held_mut(&mut self) -> &mut Held<F> {
+        self.held.get_or_insert_with(|| Box::new(Held::NOTHING))
+    }
+
+    /// Gives back the memory of what it held, once it holds nothing.
+    pub(super) fn release(&mut self) {
+        if self.held.as_ref().is_some_and(|held| held.is_nothing()) {
+            self.held = None;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.held.is_none()
+    }
+
+    pub(super) fn file(&self) -> Option<&F> {
+        self.held().file.as_ref()
+    }
+
+    pub(super) fn set_file(&mut self, file: F) {
+        self.held_mut().file = Some(file);
+    }
+
+    pub(super) fn take_file(&mut self) -> Option<F> {
+        let file = self.held.as_mut()?.file.take();
+        self.release();
+        file
+    }
+
+    /// `entries` of the tail of one of the indexes have been written.
+    pub(super) fn index_written(&mut self, kind: FileKind, entries: usize) {
+        match kind {
+            FileKind::Index => {
+                self.held_mut().offset_index.written(entries);
+                self.index_entries += entries as u32;
+            }
+            _ => {
+                self.held_mut().time_index.written(entries);
+                self.time_entries += entries as u32;
+            }
+        }
+    }
+
+    pub(super) fn first_timestamp(&self) -> Option<i64> {
+        (self.first_timestamp != UNKNOWN).then_some(self.first_timestamp)
+    }
+
+    pub(super) fn set_first_timestamp(&mut self, timestamp: i64) {
+        self.first_timestamp = timestamp.max(-1);
     }
 
     /// By which retention judges the age.
@@ -82,21 +176,27 @@ impl<F: LogFile> Segment<F> {
 
     /// Closes the files of a segment that is only read now and then. The indexes must be written.
     pub(super) fn close_files(&mut self) {
-        self.file = None;
-        self.offset_index.file = None;
-        self.time_index.file = None;
+        if let Some(held) = &mut self.held {
+            held.file = None;
+            held.offset_index.file = None;
+            held.time_index.file = None;
+        }
+        self.release();
     }
 
     /// Whether the file is longer than its batches: it has to be cut before its length is trusted.
     pub(super) fn is_longer(&self) -> bool {
         let is_padded = |file: &F| file.is_padded(u64::from(self.size));
-        self.filled > self.size || self.file.as_ref().is_some_and(is_padded)
+        self.held().filled > self.size || self.file().is_some_and(is_padded)
     }
 
     /// Its file was cut to the batches that it has, and that is not on the device yet if it `was_longer`.
     pub(super) fn note_cut_to_size(&mut self, was_longer: bool) {
         self.is_cut |= was_longer;
-        self.filled = 0;
+        if let Some(held) = &mut self.held {
+            held.filled = 0;
+        }
+        self.release();
     }
 
     /// Whether a closed segment is on the device as it is to be found there: its indexes, and where it ends.
@@ -107,8 +207,8 @@ impl<F: LogFile> Segment<F> {
     pub(super) fn is_fully_synced(&self) -> bool {
         self.synced_size == self.size
             && self.is_settled()
-            && self.offset_index.tail.is_empty()
-            && self.time_index.tail.is_empty()
+            && self.held().offset_index.tail.is_empty()
+            && self.held().time_index.tail.is_empty()
     }
 }
 
@@ -183,5 +283,23 @@ impl<F: LogFile> HeaderWalk<F> {
             }
             _ => Ok(Step::Bad { position }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::MemoryFile;
+    use super::*;
+
+    #[test]
+    fn a_segment_that_nobody_uses_takes_eighty_bytes() {
+        assert!(size_of::<Segment<MemoryFile>>() <= 80);
+        let mut segment = Segment::<MemoryFile>::new(0, 0);
+        segment.held_mut().allocated = 1;
+        segment.release();
+        assert_eq!(segment.held().allocated, 1);
+        segment.held_mut().allocated = 0;
+        segment.release();
+        assert!(segment.holds_nothing());
     }
 }

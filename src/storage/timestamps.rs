@@ -239,11 +239,11 @@ impl<D: Disk> Log<D> {
             let Some(segment) = state.segment_mut(base_offset) else {
                 return Ok(None);
             };
-            let index = &segment.time_index;
+            let index = &segment.held().time_index;
             if let Search::Found(entry) = index.search_tail(holds) {
                 return Ok(Some(TimeEntry::decode(entry)));
             }
-            (index.file.clone(), index.persisted)
+            (index.file.clone(), segment.time_entries)
         };
         if persisted == 0 {
             return Ok(None);
@@ -296,7 +296,7 @@ impl<D: Disk> Log<D> {
                 .iter()
                 .skip(state.segment_index(from.0))
                 .filter(|segment| segment.has_txn_index)
-                .map(|segment| (segment.base_offset, segment.swapped.clone()))
+                .map(|segment| (segment.base_offset, segment.held().swapped.clone()))
                 .collect()
         };
         let mut aborted = Vec::new();

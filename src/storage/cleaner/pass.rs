@@ -89,7 +89,7 @@ impl<D: Disk> Log<D> {
                 let from = state.segment_index(dirty);
                 let closed = state.segments.len() - 1;
                 let unknown = state.segments.range(from.min(closed)..closed);
-                let mut unknown = unknown.filter(|s| s.size > 0 && s.first_timestamp.is_none());
+                let mut unknown = unknown.filter(|s| s.size > 0 && s.first_timestamp().is_none());
                 match unknown.next() {
                     Some(segment) => (segment.base_offset, segment.size),
                     None => return Ok(()),
@@ -101,7 +101,7 @@ impl<D: Disk> Log<D> {
                 _ => -1,
             };
             match self.state.borrow_mut().segment_mut(base_offset) {
-                Some(segment) => segment.first_timestamp = Some(first),
+                Some(segment) => segment.set_first_timestamp(first),
                 None => return Ok(()),
             }
         }
@@ -235,8 +235,8 @@ impl<D: Disk> Log<D> {
                 base_offset: segment.base_offset,
                 end: next.base_offset,
                 size: segment.size,
-                index_bytes: u64::from(segment.offset_index.persisted) * 8,
-                time_index_bytes: u64::from(segment.time_index.persisted) * 12,
+                index_bytes: u64::from(segment.index_entries) * 8,
+                time_index_bytes: u64::from(segment.time_entries) * 12,
             })
             .collect()
     }
@@ -480,6 +480,6 @@ fn piece<F: LogFile>(segment: &Segment<F>) -> Piece {
         base_offset: segment.base_offset,
         size: segment.size.into(),
         largest_timestamp: segment.largest_timestamp(),
-        first_timestamp: segment.first_timestamp,
+        first_timestamp: segment.first_timestamp(),
     }
 }

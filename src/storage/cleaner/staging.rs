@@ -10,7 +10,6 @@ use crate::base::{Offset, Timestamp};
 use crate::records::BatchHeader;
 use crate::storage::disk::{Disk, LogFile, OpenMode};
 use crate::storage::head::Head;
-use crate::storage::index::SparseIndex;
 use crate::storage::log::Log;
 use crate::storage::names::{FileKind, cleaned_file_name};
 use crate::storage::segment::Segment;
@@ -176,12 +175,13 @@ impl<F: LogFile> Staging<F> {
         segment.max_timestamp = self.head.max_timestamp;
         segment.max_timestamp_offset = self.head.max_timestamp_offset;
         segment.has_txn_index = !self.transactions.is_empty();
-        segment.file = Some(self.log.file.clone());
         let entries = |out: &Out<F>, size: u64| u32::try_from(out.written / size).unwrap_or(0);
-        segment.offset_index = SparseIndex::closed(entries(&self.index, 8));
-        segment.offset_index.file = Some(self.index.file.clone());
-        segment.time_index = SparseIndex::closed(entries(&self.time_index, 12));
-        segment.time_index.file = Some(self.time_index.file.clone());
+        segment.index_entries = entries(&self.index, 8);
+        segment.time_entries = entries(&self.time_index, 12);
+        let held = segment.held_mut();
+        held.file = Some(self.log.file.clone());
+        held.offset_index.file = Some(self.index.file.clone());
+        held.time_index.file = Some(self.time_index.file.clone());
         Ok(segment)
     }
 

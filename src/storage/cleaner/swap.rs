@@ -67,12 +67,12 @@ impl<D: Disk> Log<D> {
         let removed = {
             let mut state = self.state.borrow_mut();
             state.check()?;
-            segment.swapped = Some(Rc::from(&*staging.transactions));
+            segment.held_mut().swapped = Some(Rc::from(&*staging.transactions));
             state.replace(group, segment)
         };
         let mut files: Vec<D::File> = Vec::new();
         for mut old in removed {
-            files.extend(old.file.take());
+            files.extend(old.take_file());
             let of_new = old.base_offset == base_offset;
             let kinds: &[FileKind] = match of_new {
                 true => &[FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex],
@@ -103,7 +103,7 @@ impl<D: Disk> Log<D> {
         self.sync_dir(&dir).await?;
         std::mem::forget(abandoned);
         if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
-            segment.swapped = None;
+            segment.held_mut().swapped = None;
         }
         self.disk.discard(files).await;
         Ok(())

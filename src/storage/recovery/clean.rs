@@ -7,7 +7,7 @@ use super::{Loader, Names};
 use crate::storage::disk::Disk;
 use crate::storage::error::{Failure, LogError, Operation};
 use crate::storage::head::Head;
-use crate::storage::index::{OffsetEntry, SparseIndex, TimeEntry};
+use crate::storage::index::{OffsetEntry, TimeEntry};
 use crate::storage::names::FileKind;
 use crate::storage::segment::{HeaderWalk, Segment, Step};
 use crate::storage::txn_index::ABORTED_TXN_SIZE;
@@ -104,8 +104,8 @@ impl<D: Disk> Loader<'_, D> {
         segment.synced_size = size;
         segment.indexes_synced = true;
         segment.has_txn_index = txn_index_len.is_some();
-        segment.offset_index = SparseIndex::closed(index_entries);
-        segment.time_index = SparseIndex::closed(time_entries);
+        segment.index_entries = index_entries;
+        segment.time_entries = time_entries;
         let mut last_position = 0;
         if index_entries > 0 {
             let Some(entry) = ends.offsets.get(&base_offset) else {

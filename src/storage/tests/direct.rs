@@ -250,7 +250,7 @@ fn zeros_are_filled_behind_a_write_that_is_under_way() {
     run(write).unwrap();
     run(prepare).unwrap();
     // What the device has, not what is in memory.
-    let file = log.state.borrow().active().file.clone().unwrap();
+    let file = log.state.borrow().active().file().cloned().unwrap();
     file.idle();
     assert_eq!(
         read_all(&log, Offset(20_003), 100),

@@ -227,7 +227,7 @@ fn a_segment_that_cannot_be_prepared_is_made_by_the_roll() {
     }
     // Epochs, snapshots and room were seen to before.
     log.state.borrow_mut().epochs_dirty = false;
-    log.state.borrow_mut().active_mut().allocated = u32::MAX;
+    log.state.borrow_mut().active_mut().held_mut().allocated = u32::MAX;
     disk.set_fault(Call::Any, 0, Fault::DiskFull);
     assert!(matches!(run(log.prepare()), Err(LogError::Io(_))));
     append(&log, batch(0, 60, NOW.0));
