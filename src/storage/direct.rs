@@ -322,6 +322,11 @@ impl<R: RawFile> LogFile for DirectFile<R> {
         Ok(())
     }
 
+    /// The device was asked each time, and reads come from there.
+    async fn write_again(&self, _from: u64, _to: u64) -> io::Result<()> {
+        self.sync_data().await
+    }
+
     async fn slice(&self, position: u64, len: u32, mut loan: Loan) -> io::Result<LogSlice> {
         loan.set(len.into());
         let mut bytes = vec![0; len as usize];

@@ -77,6 +77,9 @@ pub struct DirEntry {
     pub modified: Timestamp,
 }
 
+/// Bytes of one piece of [`LogFile::write_again`].
+const AGAIN_BYTES: u64 = 256 * 1024;
+
 /// One open file. Clones are the same open file; it is closed with the last of them.
 ///
 /// Closing a big file that was removed frees its blocks, which can take long: hand such a file to
@@ -153,6 +156,29 @@ pub trait LogFile: Clone + std::fmt::Debug + 'static {
 
     /// Makes what was written survive a power cut. Never retried by the caller after an error.
     fn sync_data(&self) -> impl Future<Output = io::Result<()>>;
+
+    /// Makes what lies between two positions survive a power cut, though a sync of it may have failed before. The
+    /// kernel then takes for written what the device does not have, and another sync would do nothing: so the bytes
+    /// are written once more.
+    fn write_again(&self, from: u64, to: u64) -> impl Future<Output = io::Result<()>> {
+        async move {
+            let mut at = from;
+            while at < to {
+                let mut bytes = vec![0; (to - at).min(AGAIN_BYTES) as usize];
+                let read = self.read_at(at, &mut bytes).await?;
+                if read == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                bytes.truncate(read);
+                if self.write_at(at, vec![bytes.into()]).await? < read as u64 {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                at += read as u64;
+                futures_lite::future::yield_now().await;
+            }
+            self.sync_data().await
+        }
+    }
 
     /// The range as something a connection can send, without reading it where it is in the page cache.
     /// `len` bytes must have been written at `position`, or the back end says so with an error. More than the

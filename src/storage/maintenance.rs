@@ -262,11 +262,7 @@ impl<D: Disk> Log<D> {
         let dir = self.dir();
         if created_dirty {
             let path = dir.join(PARTITION_METADATA);
-            let synced = match self.disk.open(&path, OpenMode::Write).await {
-                Ok(file) => file.sync_data().await,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
-            };
+            let synced = write_file_again(&self.disk, &path).await;
             synced.map_err(|error| self.fail(Operation::Sync, &path, error))?;
         }
         if dir_dirty || created_dirty {
@@ -600,12 +596,16 @@ impl<D: Disk> Log<D> {
             self.trim_closed().await?;
             let base_offset = self.state.borrow().active().base_offset;
             let was_longer = self.state.borrow().active().is_longer();
-            if let Some(file) = self.file_to_trim(base_offset, file).await? {
-                self.trim(base_offset, size, &file).await?;
+            let trimmed = self.file_to_trim(base_offset, file).await?;
+            if let Some(file) = &trimmed {
+                self.trim(base_offset, size, file).await?;
                 self.state
                     .borrow_mut()
                     .active_mut()
                     .note_cut_to_size(was_longer);
+            }
+            // A log that rested has no file open, and entries that nobody has synced.
+            if trimmed.is_some() || self.state.borrow().active().has_unsynced_entries() {
                 // A directory that was taken over may lack them, and Kafka wants both.
                 // The index of transactions is made anew after any other stop.
                 let kinds = [FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex];
@@ -687,6 +687,15 @@ impl<D: Disk> Log<D> {
         }
         self.disk.discard(files).await;
         Ok(())
+    }
+}
+
+/// Makes a small file survive a power cut, if it is there: see [`LogFile::write_again`].
+pub(super) async fn write_file_again<D: Disk>(disk: &D, path: &Path) -> std::io::Result<()> {
+    match disk.open(path, OpenMode::Write).await {
+        Ok(file) => file.write_again(0, file.len()?).await,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

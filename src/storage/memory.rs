@@ -2,10 +2,12 @@
 //!
 //! For tests, and for simulations of whole clusters. Every call is counted; a fault can be set for the
 //! n-th. [`MemoryDisk::crash`] gives the disk that a crash at this moment would leave:
-//! - after a killed process: everything that was written;
+//! - after a killed process: everything that was written, of which the device still has only what was synced;
 //! - after a power cut: what was synced, plus whatever part of the rest a seed chooses, block by block:
 //!   names in directories that were not synced may be the old or the new ones, unsynced writes may have
 //!   arrived in part and out of order, and a file may have grown without what it grew by.
+//!
+//! A sync that fails leaves bytes that can be read and that no later sync brings to the device, as on Linux.
 
 mod crash;
 mod lie;
@@ -61,13 +63,13 @@ pub enum Crash {
     Power { seed: u64 },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Change {
     Write { position: u64, bytes: Vec<u8> },
     Truncate(u64),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Content {
     bytes: Vec<u8>,
     /// As of the last sync.
@@ -89,6 +91,24 @@ impl Content {
             match change {
                 Change::Truncate(len) => self.synced.resize(len as usize, 0),
                 Change::Write { position, bytes } => apply(&mut self.synced, position, &bytes),
+            }
+        }
+    }
+}
+
+impl Content {
+    /// A sync has failed: as far as the kernel is concerned what it was to write is written, and no later sync
+    /// tries again. Readers see it for as long as it stays in memory; the device has some of it.
+    fn forget_unsynced(&mut self, rng: &mut fastrand::Rng) {
+        let changes = std::mem::take(&mut self.unsynced);
+        self.synced_changes += changes.len() as u64;
+        for change in changes {
+            match change {
+                // Of metadata, which the journal keeps until the device has it.
+                Change::Truncate(len) => self.synced.resize(len as usize, 0),
+                Change::Write { position, bytes } => {
+                    crash::apply_some(&mut self.synced, position, &bytes, rng)
+                }
             }
         }
     }
@@ -443,7 +463,13 @@ impl LogFile for MemoryFile {
     }
 
     async fn sync_data(&self) -> io::Result<()> {
-        self.shared.check(Call::Sync)?;
+        if let Err(error) = self.shared.check(Call::Sync) {
+            if !self.shared.off.get() {
+                let mut rng = fastrand::Rng::with_seed(self.shared.calls.get());
+                self.inode.borrow_mut().forget_unsynced(&mut rng);
+            }
+            return Err(error);
+        }
         if self.is_lied_about() {
             return Ok(());
         }

@@ -38,7 +38,7 @@ use super::epoch_cache::{EpochCache, EpochEntry, LEADER_EPOCH_CHECKPOINT};
 use super::error::{Failure, LogError, Operation};
 use super::head::Head;
 use super::log::{Log, Opened};
-use super::maintenance::write_whole;
+use super::maintenance::{write_file_again, write_whole};
 use super::names::{FileKind, PARTITION_METADATA, cut_file_name, file_name, parse_file_name};
 use super::producer_state::ProducerState;
 use super::scan::{CheckedScan, Scanned};
@@ -413,8 +413,9 @@ impl<D: Disk> Loader<'_, D> {
         }
         let mut segments: VecDeque<Segment<D::File>> = VecDeque::with_capacity(names.logs.len());
         let mut rebuilt_bases = BTreeSet::new();
-        // Of these, the ones with batches that may not be on the device, or without ones that may be.
-        let mut to_sync = BTreeSet::new();
+        // Of these, the ones with batches that may not be on the device, or without ones that may be; and from where
+        // to where those lie.
+        let mut to_sync = BTreeMap::new();
         // Of each segment, and where it ends.
         let mut heads: Vec<(Head, i64)> = Vec::new();
         let mut next_offset = 0;
@@ -509,7 +510,8 @@ impl<D: Disk> Loader<'_, D> {
                 false => rebuilt.valid == len,
             };
             if is_cut || !is_flushed {
-                to_sync.insert(base_offset);
+                let from = rebuilt.valid - rebuilt.checked.min(rebuilt.valid);
+                to_sync.insert(base_offset, (from, rebuilt.valid));
             }
             if is_cut {
                 let bad = rebuilt.content - rebuilt.valid;
@@ -612,9 +614,9 @@ impl<D: Disk> Loader<'_, D> {
             for segment in &mut segments {
                 segment.has_txn_index = names.txn_indexes.contains_key(&segment.base_offset);
             }
-            for &base_offset in &to_sync {
+            for (&base_offset, &(from, to)) in &to_sync {
                 let file = self.open(base_offset, FileKind::Log).await?;
-                let synced = file.sync_data().await;
+                let synced = file.write_again(from, to).await;
                 self.io(Operation::Sync, base_offset, FileKind::Log, synced)?;
             }
             if !options.is_clean {
@@ -675,11 +677,7 @@ impl<D: Disk> Loader<'_, D> {
         if is_unsure && first >= flushed_to {
             // The folder's own name is no surer.
             let path = self.dir.join(PARTITION_METADATA);
-            let synced = match self.disk.open(&path, OpenMode::Write).await {
-                Ok(file) => file.sync_data().await,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
-            };
+            let synced = write_file_again(self.disk, &path).await;
             synced.map_err(|error| LogError::Io(Failure::new(Operation::Sync, &path, error)))?;
         }
         let parent = self.dir.parent().filter(|_| first >= flushed_to);

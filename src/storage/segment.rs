@@ -165,6 +165,12 @@ impl<F: LogFile> Segment<F> {
         self.first_timestamp = timestamp.max(-1);
     }
 
+    /// Whether its index files hold entries that may not be on the device.
+    pub(super) fn has_unsynced_entries(&self) -> bool {
+        !self.indexes_synced
+            && (self.index_entries > 0 || self.time_entries > 0 || self.has_txn_index)
+    }
+
     /// By which retention judges the age.
     pub(super) fn largest_timestamp(&self) -> i64 {
         if self.max_timestamp >= 0 {

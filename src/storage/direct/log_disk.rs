@@ -140,6 +140,13 @@ impl<B: DirectDisk> LogFile for AnyFile<B> {
         either!(self, file => file.sync_data().await)
     }
 
+    async fn write_again(&self, from: u64, to: u64) -> io::Result<()> {
+        match self {
+            Self::Plain(file) => file.write_again(from, to).await,
+            Self::Direct(file) => file.write_again(from, to).await,
+        }
+    }
+
     async fn slice(&self, position: u64, len: u32, loan: Loan) -> io::Result<LogSlice> {
         either!(self, file => file.slice(position, len, loan).await)
     }

@@ -100,6 +100,11 @@ impl<D: Disk> Loader<'_, D> {
         else {
             return Ok(None);
         };
+        if size == 0 && index_entries + time_entries > 0 {
+            // Emptied after a crash, and it was killed again before that was on the device: for what is empty
+            // nobody waits, and a power cut brought the entries back.
+            return Ok(None);
+        }
         segment.size = size;
         segment.synced_size = size;
         segment.indexes_synced = true;

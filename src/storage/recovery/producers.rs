@@ -123,6 +123,7 @@ impl<D: Disk> Loader<'_, D> {
             let mut walk = HeaderWalk::new(file.clone(), 0, u64::from(size));
             let mut aborted: Vec<AbortedTxn> = Vec::new();
             let mut of_segment = EpochCache::new();
+            let mut of_segment_end = Offset(base_offset);
             let read = |error| {
                 LogError::Io(Failure::new(
                     Operation::Read,
@@ -133,6 +134,7 @@ impl<D: Disk> Loader<'_, D> {
             while let Step::Batch { position, header } = walk.next().await.map_err(read)? {
                 if is_rebuilt {
                     of_segment.assign(header.partition_leader_epoch, header.base_offset);
+                    of_segment_end = header.next_offset();
                 }
                 // The log may start within a batch.
                 if header.last_offset().0 < from || header.base_offset.0 >= end {
@@ -143,7 +145,8 @@ impl<D: Disk> Loader<'_, D> {
                 aborted.extend(completed.and_then(|completed| completed.aborted()));
             }
             if is_rebuilt {
-                epochs.replace_range(Offset(base_offset), Offset(next_base), &of_segment);
+                // The cleaner may have taken the first batches of an epoch, behind the last one here.
+                epochs.replace_range(Offset(base_offset), of_segment_end, &of_segment);
                 self.write_txn_index(base_offset, names, &aborted).await?;
             }
         }

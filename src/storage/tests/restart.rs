@@ -1,7 +1,7 @@
 //! Starts after a process was killed: what they sync and check, and what power cuts leave of it afterwards.
 
 use super::cleaner::end_txn_at;
-use super::memory::{Call, Crash};
+use super::memory::{Call, Crash, Fault};
 use super::power::assert_whole;
 use super::*;
 use crate::records::control::TxnOutcome;
@@ -367,4 +367,159 @@ fn a_batch_at_an_offset_that_does_not_follow_is_none_that_was_appended() {
     assert_eq!(log.log_end_offset(), Offset(6));
     let records = read_all(&log, Offset(6), 5000);
     assert_eq!(records, expected(&[(0, 3), (1, 3)]));
+}
+
+#[test]
+fn what_a_failed_sync_left_in_memory_only_is_written_again_by_the_next_start() {
+    for failing in 1..=4 {
+        let (disk, data) = memory();
+        let log = create(&disk, &data, &settings());
+        for tag in 0..4 {
+            append(&log, batch(tag, 3, NOW.0));
+        }
+        let records = expected(&[(0, 3), (1, 3), (2, 3), (3, 3)]);
+        // The kernel tells of it once, and takes the bytes for written from then on.
+        let at = disk.calls(Call::Sync) + failing;
+        disk.set_fault(Call::Sync, at, Fault::Io);
+        assert!(run(log.flush()).is_err());
+        let options = from_checkpoint(&log, false);
+        drop(log);
+        let image = disk.crash(Crash::Kill);
+        let (log, report) = open(&image, &data, &settings(), options.clone());
+        assert_eq!(report.damage, None);
+        assert_eq!(read_all(&log, Offset(12), 5000), records);
+        // What it serves survives a power cut, and so does what it flushes.
+        power::after_power_cuts(&image, &data, &settings(), &options, |log, _, seed| {
+            let end = log.log_end_offset();
+            assert_eq!(end, Offset(12), "sync {failing}, seed {seed}");
+            assert_eq!(
+                read_all(log, end, 5000),
+                expected(&[(0, 3), (1, 3), (2, 3), (3, 3)])
+            );
+        });
+        run(log.flush()).unwrap();
+        let path = data.join("topic-0").join(names::PARTITION_METADATA);
+        let whole = run(image.read_file(&path, 1000)).unwrap();
+        for seed in 0..20 {
+            let cut = image.crash(Crash::Power { seed });
+            assert_eq!(run(cut.read_file(&path, 1000)).unwrap(), whole);
+        }
+    }
+}
+
+#[test]
+fn index_entries_of_a_log_that_lost_all_do_not_come_back_to_a_clean_start() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    for tag in 0..4 {
+        append(&log, batch(tag, 3, NOW.0));
+    }
+    run(log.close(NOW)).unwrap();
+    // A power cut took the batches and left the entries.
+    let dir = data.join("topic-0");
+    let path = dir.join(names::file_name(Offset(0), names::FileKind::Log));
+    let file = run(disk.open(&path, OpenMode::Write)).unwrap();
+    run(file.truncate(0)).unwrap();
+    run(file.sync_data()).unwrap();
+    // Two processes are killed before the first flush, and the third one stops in order.
+    for _ in 0..2 {
+        drop(open(&disk, &data, &settings(), options(false)));
+    }
+    let (log, _) = open(&disk, &data, &settings(), options(false));
+    run(log.close(NOW)).unwrap();
+    let mut came_back = 0;
+    for seed in 0..60 {
+        let image = disk.crash(Crash::Power { seed });
+        let (log, report) = open(&image, &data, &settings(), options(true));
+        came_back += report.rebuilt_indexes;
+        let (index, time_index) = {
+            let state = log.state.borrow();
+            (state.active().index_entries, state.active().time_entries)
+        };
+        assert_eq!((index, time_index), (0, 0), "seed {seed}");
+        append(&log, batch(9, 1, NOW.0));
+        assert_eq!(read_all(&log, Offset(1), 5000), expected(&[(9, 1)]));
+    }
+    assert!(came_back > 0);
+}
+
+#[test]
+fn index_entries_of_a_log_that_rested_survive_a_power_cut_after_a_clean_stop() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    for tag in 0..6 {
+        append(&log, batch(tag, 3, NOW.0 + tag as i64 * 10));
+    }
+    run(log.flush()).unwrap();
+    run(log.rest()).unwrap();
+    assert_eq!(log.open_files(), 0);
+    run(log.close(NOW)).unwrap();
+    let ends = |log: &Log<MemoryDisk>| {
+        let state = log.state.borrow();
+        let active = state.active();
+        (
+            active.index_entries,
+            active.time_entries,
+            active.max_timestamp,
+        )
+    };
+    let (log, _) = open(&disk.crash(Crash::Kill), &data, &settings(), options(true));
+    let expected = ends(&log);
+    assert!(expected.0 > 0 && expected.1 > 0);
+    power::after_power_cuts(
+        &disk,
+        &data,
+        &settings(),
+        &options(true),
+        |log, report, seed| {
+            assert_eq!(report, &OpenReport::default(), "seed {seed}");
+            assert_eq!(ends(log), expected, "seed {seed}");
+        },
+    );
+}
+
+#[test]
+fn an_epoch_whose_first_batches_the_cleaner_took_is_known_after_a_segment_was_walked_over() {
+    let (disk, data) = memory();
+    let mut settings = settings();
+    settings.cleanup_policy.compact = true;
+    let log = create(&disk, &data, &settings);
+    let mut offset = 0;
+    let mut put = |epoch: i32| {
+        offset += 10;
+        let builder = BatchBuilder::uncompressed().base_offset(Offset(offset));
+        let builder = builder.leader_epoch(LeaderEpoch(epoch));
+        let bytes = batch_of(builder, 0, 3, NOW.0).freeze();
+        let header = BatchHeader::parse(&bytes).unwrap();
+        log.stage_as_follower(bytes, &header, None, NOW).unwrap();
+        run(log.write_staged(NOW)).unwrap();
+        offset
+    };
+    let mut batches = 0;
+    while log.segment_count() < 2 {
+        put(0);
+        batches += 1;
+    }
+    // The last batch of the second segment is the first of another leader.
+    (3..batches).for_each(|_| drop(put(0)));
+    put(1);
+    let first = put(1);
+    run(log.flush()).unwrap();
+    let (base, size) = {
+        let state = log.state.borrow();
+        let [_, second, third] = [0, 1, 2].map(|at| &state.segments[at]);
+        assert_eq!(third.base_offset, first - 7);
+        (second.base_offset, u64::from(second.size))
+    };
+    let options = from_checkpoint(&log, false);
+    let position = size - u64::from(log.state.borrow().segments[2].size);
+    drop(log);
+    let dir = data.join("topic-0");
+    let path = |kind| dir.join(names::file_name(Offset(base), kind));
+    let file = run(disk.open(&path(names::FileKind::Log), OpenMode::Write)).unwrap();
+    run(file.truncate(position)).unwrap();
+    run(disk.remove_file(&path(names::FileKind::Index))).unwrap();
+    let (log, report) = open(&disk, &data, &settings, options);
+    assert_eq!(report.rebuilt_indexes, 1);
+    assert_eq!(log.epoch_for_offset(Offset(first)), Some(LeaderEpoch(1)));
 }

@@ -44,7 +44,7 @@ pub fn check(
     served(&found, log, history, after)?;
     promised(&found, log, history, after, now)?;
     if after != After::Running {
-        adopt(&found, log, history);
+        adopt(&found, log, history, after);
     }
     producers(log, history)?;
     committed(&found, log, history)?;
@@ -212,8 +212,9 @@ fn ends_nothing(marker: &Batch, found: &[Found], history: &History) -> bool {
     })
 }
 
-/// What recovery has left is the history from now on, and survives a power cut.
-fn adopt(found: &[Found], log: &Log<MemoryDisk>, history: &mut History) {
+/// What recovery has left is the history from now on, and survives a power cut. What a truncation had cut off before
+/// the process was killed may come back until something is flushed, as it may without the kill.
+fn adopt(found: &[Found], log: &Log<MemoryDisk>, history: &mut History, after: After) {
     let (start, end) = (log.log_start_offset().0, log.log_end_offset().0);
     let cleaned = if history.is_compacted {
         history.cleaned_limit
@@ -224,7 +225,10 @@ fn adopt(found: &[Found], log: &Log<MemoryDisk>, history: &mut History) {
     let mut all = std::mem::take(&mut history.batches);
     let acknowledged = all.len();
     all.append(&mut history.maybe);
-    all.append(&mut history.ghosts);
+    match after {
+        After::Kill => all.extend(history.ghosts.iter().cloned()),
+        After::Running | After::Power => all.append(&mut history.ghosts),
+    }
     let is_found = |batch: &Batch| {
         let base = Offset(batch.base());
         let at = found.partition_point(|f| f.header.base_offset < base);

@@ -105,6 +105,7 @@ impl World {
             7 => self.end_txn(i),
             8..11 => self.flush(i, true),
             11 => self.flush(i, false),
+            12 if self.rng.u8(0..3) == 0 => self.rest(i),
             12 => self.prepare(i),
             13 => self.flush_beside_an_append(i),
             14 => self.delete_records(i),
@@ -453,6 +454,15 @@ impl World {
         let prepared = run(log.prepare());
         self.tell(|world| format!("{}: prepare", world.sides[i].topic));
         self.settle(prepared)?;
+        Ok(())
+    }
+
+    /// As when it has been silent for long.
+    fn rest(&mut self, i: usize) -> Result<(), Stop> {
+        let log = self.sides[i].log();
+        let rested = run(log.rest());
+        self.tell(|world| format!("{}: rests", world.sides[i].topic));
+        self.settle(rested)?;
         Ok(())
     }
 

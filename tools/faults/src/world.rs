@@ -299,8 +299,11 @@ impl World {
             return Err(name(format!("{report:?} after a clean stop")));
         }
         if let Some(damage) = &report.damage {
-            let may_be = after == After::Power && damage.offset.0 >= side.history.flushed
-                || side.history.is_truncating;
+            // Below the start lies what had been removed, and came back with the names.
+            let history = &side.history;
+            let is_of_nobody = |at: i64| at >= history.flushed || at < history.start;
+            let may_be =
+                after == After::Power && is_of_nobody(damage.offset.0) || history.is_truncating;
             if !may_be {
                 return Err(name(format!("{damage:?}")));
             }
