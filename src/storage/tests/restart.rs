@@ -504,15 +504,18 @@ fn an_epoch_whose_first_batches_the_cleaner_took_is_known_after_a_segment_was_wa
     (3..batches).for_each(|_| drop(put(0)));
     put(1);
     let first = put(1);
+    let one = log.state.borrow().active().size;
+    while log.segment_count() < 4 {
+        put(1);
+    }
     run(log.flush()).unwrap();
-    let (base, size) = {
+    let (base, position) = {
         let state = log.state.borrow();
-        let [_, second, third] = [0, 1, 2].map(|at| &state.segments[at]);
+        let (second, third) = (&state.segments[1], &state.segments[2]);
         assert_eq!(third.base_offset, first - 7);
-        (second.base_offset, u64::from(second.size))
+        (second.base_offset, u64::from(second.size - one))
     };
     let options = from_checkpoint(&log, false);
-    let position = size - u64::from(log.state.borrow().segments[2].size);
     drop(log);
     let dir = data.join("topic-0");
     let path = |kind| dir.join(names::file_name(Offset(base), kind));
