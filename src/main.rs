@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use ringspun::admin::http;
 use ringspun::admin::metrics::{Metrics, PartitionSample, PartitionSource};
 use ringspun::admin::profile::command::{self, ProfileArguments};
-use ringspun::admin::profile::{ProfileSource, Profiler, Sample};
+use ringspun::admin::profile::{ProfileSource, Profiler, Sample, names};
 use ringspun::admin::shards::{self, ShardSource};
 use ringspun::admin::tune::command::{self as tune, TuneArguments};
 use ringspun::base::listeners::{self, HostPort};
@@ -58,6 +58,9 @@ struct Arguments {
 enum Command {
     Profile(ProfileArguments),
     Tune(TuneArguments),
+    /// What a node asks a process of its own for a flame graph
+    #[command(name = names::COMMAND, hide = true)]
+    LookUpNames,
 }
 
 fn main() -> ExitCode {
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
     let done = match &arguments.command {
         Some(Command::Profile(asked)) => command::run(asked),
         Some(Command::Tune(asked)) => run_tune(asked),
+        Some(Command::LookUpNames) => names::serve(),
         None => run(&arguments, started).map_err(|error| error.line()),
     };
     match done {

@@ -308,6 +308,8 @@ fn the_tool_draws_where_the_time_on_the_cores_goes() {
     let out = folder.path().join("busy");
     let out = out.to_str().expect("a path");
     let flame = |seconds| tool(&["--url", &url, "--flame", seconds, "--out", out]);
+    work(&mut peer, 64);
+    let before = node.rss();
     let drawn = std::thread::scope(|scope| {
         let drawing = scope.spawn(|| flame("1.5"));
         let mut busy = None;
@@ -324,10 +326,16 @@ fn the_tool_draws_where_the_time_on_the_cores_goes() {
         assert!(busy.is_some());
         drawing.join().expect("no panic")
     });
+    // The tables by which functions are named were those of another process: what stays are the node's own for
+    // unwinding, and what the allocator has not given back yet.
+    let kept = node.rss().saturating_sub(before);
+    assert!(kept < 32 << 20, "{kept} bytes stay");
     assert!(printed(drawn).contains("busy.svg"));
     let read = |extension| std::fs::read_to_string(format!("{out}.{extension}")).expect("written");
     let folded = read("folded");
     assert!(folded.contains("ringspun::"), "{folded}");
+    // The sampler does not show itself.
+    assert!(!folded.contains("ringspun_note_stack"), "{folded}");
     assert!(read("svg").contains("<svg"));
     let refused = String::from_utf8_lossy(&flame("61").stderr).into_owned();
     assert!(refused.contains("0.01 to 60"), "{refused}");

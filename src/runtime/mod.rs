@@ -11,4 +11,5 @@ pub mod mailbox;
 pub mod pipes;
 pub mod profile;
 pub mod readiness;
+pub mod stacks;
 pub mod yield_budget;

@@ -19,6 +19,7 @@ pub mod diff;
 pub mod flame;
 pub mod hlog;
 pub mod json;
+pub mod names;
 pub mod text;
 
 use std::collections::BTreeMap;
