@@ -23,7 +23,7 @@ use hdrhistogram::Histogram;
 use ringspun::base::FileSlice;
 use ringspun::runtime::aux_ring::AuxRing;
 use ringspun::runtime::budget::Budget;
-use ringspun::runtime::executor::{ShardOptions, spawn_shards};
+use ringspun::runtime::executor::{self, ShardOptions, spawn_shards};
 use ringspun::runtime::readiness::Readiness;
 use ringspun::transport::{ConnectionOptions, Part, ReceivePool, connection};
 
@@ -172,7 +172,7 @@ async fn shard(way: Way, mb: usize, seed: (OwnedFd, OwnedFd, Arc<File>)) -> Dura
     };
     let backlog = {
         let options = options.clone();
-        glommio::spawn_local(async move {
+        executor::spawn("task", async move {
             let (_reader, mut sender, _) = connection(sending, &options).expect("a connection");
             if way == Way::Quiet {
                 return;

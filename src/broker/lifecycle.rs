@@ -22,7 +22,7 @@ use crate::broker::partition::Partition;
 use crate::broker::shard::{Shard, spawn, wall_clock};
 use crate::metadata::{ConfigResource, Delta, Image, TopicImage};
 use crate::replication::LeaderState;
-use crate::runtime::profile;
+use crate::runtime::executor;
 use crate::storage::{Disk, Log, LogError, OpenOptions, OpenReport, names};
 
 /// How a shard's partitions came up.
@@ -468,12 +468,9 @@ async fn at_once<F: Future + 'static>(
             && let Some(first) = running.pop_front()
         {
             each(first.await);
-            crate::runtime::executor::yield_now().await;
+            executor::yield_now().await;
         }
-        running.push_back(glommio::spawn_local(profile::named(
-            "partition opening",
-            job,
-        )));
+        running.push_back(executor::spawn("partition opening", job));
     }
     for task in running {
         each(task.await);

@@ -898,5 +898,5 @@ impl Shard {
 
 /// Runs a task of this shard that nobody waits for. Its turns are counted under `name`.
 pub(crate) fn spawn(name: &'static str, task: impl Future<Output = ()> + 'static) {
-    glommio::spawn_local(profile::named(name, task)).detach();
+    crate::runtime::executor::spawn(name, task).detach();
 }

@@ -131,7 +131,7 @@ impl AuxRing {
             reaper: RefCell::default(),
         });
         let reap = reap(Rc::downgrade(&inner), announced);
-        let reap = glommio::spawn_local(super::profile::named("ring completions", reap));
+        let reap = super::executor::spawn("ring completions", reap);
         *inner.reaper.borrow_mut() = Some(reap);
         Ok(AuxRing { inner })
     }

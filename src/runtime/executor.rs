@@ -16,6 +16,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
@@ -135,7 +136,7 @@ where
                 if let Err(error) = pin_to(core) {
                     tracing::warn!("shard {shard} is not pinned to CPU {core}: {error}");
                 }
-                let beats = spawn_latency(beat(heart.clone()));
+                let beats = spawn_latency("watchdog", beat(heart.clone()));
                 HEART.set(Some(heart));
                 let result = profile::named("shard", run(shard, input)).await;
                 beats.cancel().await;
@@ -192,9 +193,31 @@ pub fn latency_queue() -> TaskQueueHandle {
     }
 }
 
-/// Spawns a task into [`latency_queue`].
-pub fn spawn_latency<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
-    glommio::spawn_local_into(future, latency_queue()).expect("the queue was just made or found")
+/// Starts a task of this shard. Its turns are timed under `name`, and they are counted: by that the shard knows
+/// whether it may wait where no task can run. So every task is started by this or one of the next two.
+#[expect(clippy::disallowed_methods, reason = "the rule is kept here")]
+pub fn spawn<T: 'static>(name: &'static str, task: impl Future<Output = T> + 'static) -> Task<T> {
+    glommio::spawn_local(profile::named(name, task))
+}
+
+/// Starts a task that serves the connection to `peer`.
+#[expect(clippy::disallowed_methods, reason = "the rule is kept here")]
+pub fn spawn_for<T: 'static>(
+    name: &'static str,
+    peer: SocketAddr,
+    task: impl Future<Output = T> + 'static,
+) -> Task<T> {
+    glommio::spawn_local(profile::named_for(name, peer, task))
+}
+
+/// Starts a task in [`latency_queue`].
+#[expect(clippy::disallowed_methods, reason = "the rule is kept here")]
+pub fn spawn_latency<T: 'static>(
+    name: &'static str,
+    task: impl Future<Output = T> + 'static,
+) -> Task<T> {
+    glommio::spawn_local_into(profile::named(name, task), latency_queue())
+        .expect("the queue was just made or found")
 }
 
 /// Runs `job` on the shard's helper thread, which has no core of its own to keep: for work that takes long
@@ -441,7 +464,7 @@ mod tests {
         LocalExecutorBuilder::default().make().unwrap().run(async {
             let done = Rc::new(Cell::new(false));
             let told = done.clone();
-            let turns = glommio::spawn_local(async move {
+            let turns = spawn("turns", async move {
                 let mut turns = 0u64;
                 while !told.get() {
                     yield_now().await;

@@ -95,7 +95,7 @@ pub(super) fn announce(ring: &IoUring) -> io::Result<OwnedFd> {
 pub(super) fn start(inner: &Rc<Inner>, announced: OwnedFd) -> io::Result<()> {
     let read = announced.try_clone()?;
     let look = look(Rc::downgrade(inner), announced, read);
-    glommio::spawn_local(profile::named("lookout", look)).detach();
+    executor::spawn("lookout", look).detach();
     Ok(())
 }
 
@@ -242,8 +242,7 @@ mod tests {
             async move {
                 let endpoint = seed.bind();
                 let _readiness = Readiness::new(None, Some(endpoint.letters())).unwrap();
-                let server = profile::named("server", serve(endpoint.clone()));
-                let server = glommio::spawn_local(server);
+                let server = executor::spawn("server", serve(endpoint.clone()));
                 run(number, endpoint.clone()).await;
                 // Others may not be done; an endpoint that closes refuses them.
                 for other in 0..endpoint.endpoints() {
@@ -302,7 +301,7 @@ mod tests {
                             assert_eq!(answer, Ok(count.wrapping_mul(3)));
                         }
                     };
-                    glommio::spawn_local(profile::named("sender", sender))
+                    executor::spawn("sender", sender)
                 })
                 .collect();
             for sender in senders {
@@ -342,7 +341,7 @@ mod tests {
             let (mut peer, ours) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
             let watch = readiness.watch(OwnedFd::from(ours)).unwrap();
-            let task = glommio::spawn_local(profile::named("task", async move {
+            let task = executor::spawn("task", async move {
                 let mut waits = 0;
                 for _ in 0..1_000 {
                     // It is awake behind this.
@@ -358,7 +357,7 @@ mod tests {
                     waits += WAITS.get() - before;
                 }
                 waits
-            }));
+            });
             assert_eq!(task.await, 0);
         });
     }

@@ -229,7 +229,7 @@ impl ConnectionHost {
             counters.closed(reason).inc();
             reply.send(Reply::Done);
         };
-        glommio::spawn_local(profile::named_for("connection reader", peer, serving)).detach();
+        executor::spawn_for("connection reader", peer, serving).detach();
     }
 
     /// Clients that are connected to this shard, with the names of their listeners.
@@ -320,11 +320,11 @@ impl ConnectionHost {
             queue.cut(CloseReason::Shutdown);
         }
         let counters = self.handlers.shard.counters();
-        let writer = glommio::spawn_local(profile::named_for(
+        let writer = executor::spawn_for(
             "connection writer",
             peer.address,
             write_loop(peer.clone(), queue.clone(), sender),
-        ));
+        );
         let reason = future::or(self.read_loop(&peer, &queue, reader), async {
             queue.cut_event.wait().await;
             queue.cut.get().unwrap_or(CloseReason::Shutdown)

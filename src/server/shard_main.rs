@@ -16,6 +16,7 @@ use crate::handlers::Handlers;
 use crate::metadata::Image;
 use crate::runtime::aux_ring::AuxRing;
 use crate::runtime::budget::Budget;
+use crate::runtime::executor;
 use crate::runtime::mailbox::EndpointSeed;
 use crate::runtime::profile;
 use crate::runtime::readiness::Readiness;
@@ -150,7 +151,7 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
             }
         }
     };
-    let receive = glommio::spawn_local(profile::named("mailbox receiver", receive));
+    let receive = executor::spawn("mailbox receiver", receive);
     stopped.wait().await;
     receive.cancel().await;
     // Rings for what was answered last.

@@ -17,7 +17,7 @@ use super::*;
 use crate::base::file_slice::FileSlice;
 use crate::runtime::aux_ring::AuxRing;
 use crate::runtime::budget::Budget;
-use crate::runtime::executor::yield_now;
+use crate::runtime::executor::{self, yield_now};
 use crate::runtime::readiness::Readiness;
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -193,7 +193,7 @@ fn a_budget_of_a_tenth_of_what_500_connections_send_lets_all_finish() {
             peer.write_all(&sent[..BYTES / 2]).unwrap();
             peers.push(peer);
             let body = body.clone();
-            tasks.push(glommio::spawn_local(async move {
+            tasks.push(executor::spawn("task", async move {
                 let frame = reader.next().await.unwrap().unwrap();
                 // What a request does before it is answered.
                 yield_now().await;
@@ -320,7 +320,7 @@ fn both_halves_work_at_once_and_the_end_of_both_closes_the_socket() {
         let options = options(1 << 20);
         let (mut peer, mut reader, mut sender, control) = pair(&options);
         // The peer does not read: this send waits for ever.
-        let stuck = glommio::spawn_local(async move {
+        let stuck = executor::spawn("task", async move {
             let file = file_of(&pattern(2_000_000, 5));
             sender.send(vec![slice(&file, 0, 2_000_000)].into()).await
         });

@@ -1,5 +1,5 @@
 use super::*;
-use crate::runtime::executor::{ShardOptions, Shards, spawn_latency, spawn_shards};
+use crate::runtime::executor::{self, ShardOptions, Shards, spawn_latency, spawn_shards};
 use futures_lite::future::{block_on, poll_once, yield_now};
 use std::pin::pin;
 use std::sync::atomic::AtomicU32;
@@ -210,7 +210,7 @@ async fn send(endpoint: Endpoint<u32, u32>, to: usize, count: u32) {
 async fn flood(endpoint: Endpoint<u32, u32>, count: u32, done: Arc<AtomicU32>) {
     let all = endpoint.endpoints();
     let senders: Vec<_> = (0..2 * all)
-        .map(|n| glommio::spawn_local(send(endpoint.clone(), n % all, count)))
+        .map(|n| executor::spawn("sender", send(endpoint.clone(), n % all, count)))
         .collect();
     for sender in senders {
         sender.await;
@@ -231,7 +231,7 @@ fn flooding_shards(
         let done = done.clone();
         async move {
             let endpoint = seed.bind();
-            let server = spawn_latency(serve(endpoint.clone()));
+            let server = spawn_latency("server", serve(endpoint.clone()));
             flood(endpoint.clone(), count, done).await;
             endpoint.close();
             server.await;
