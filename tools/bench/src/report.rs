@@ -11,6 +11,10 @@ use crate::sample::{Interval, Latency, us};
 use crate::verify::Verdict;
 use crate::workload::Workload;
 
+/// The load is said to be late if its p99.9 is so much, and so much of the latencies' own.
+const LATE_US: f64 = 200.0;
+const LATE_PART: f64 = 0.25;
+
 /// Version of the JSON.
 pub const SCHEMA: u32 = 1;
 
@@ -77,8 +81,12 @@ pub struct Produced {
     pub rate_mb_s: f64,
     /// From when a record should have been sent to its acknowledgement.
     pub latency_us: Option<Latency>,
-    /// From when a record should have been sent to when it was, linger included: the load's own part.
+    /// From when a record should have been sent to when it was: linger, and waiting for the answers of requests that
+    /// are in flight, included.
     pub sent_after_us: Option<Latency>,
+    /// From when the load was to look at its schedule to when it did: what its own core was late, which is in all
+    /// latencies too.
+    pub load_late_us: Option<Latency>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -215,6 +223,8 @@ impl Outcome {
             );
             text += &latency_line("to acknowledgement", &it.latency_us);
             text += &latency_line("late to send", &it.sent_after_us);
+            text += &latency_line("late itself", &it.load_late_us);
+            text += &it.own_part();
         }
         if let Some(it) = &self.fetch {
             text += &format!(
@@ -257,6 +267,23 @@ impl Outcome {
             Status::Failed => "FAILED\n",
         };
         text
+    }
+}
+
+impl Produced {
+    /// A line if the load's own lateness is much of the latencies it saw.
+    fn own_part(&self) -> String {
+        let (Some(seen), Some(own)) = (&self.latency_us, &self.load_late_us) else {
+            return String::new();
+        };
+        if own.p999 < LATE_US || own.p999 < seen.p999 * LATE_PART {
+            return String::new();
+        }
+        format!(
+            "! the load was late itself: by {:.3} ms at p99.9, where the answers are by {:.3} ms\n",
+            own.p999 / 1000.0,
+            seen.p999 / 1000.0
+        )
     }
 }
 
@@ -321,6 +348,41 @@ pub fn rfc3339(unix_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_load_that_is_late_itself_says_so() {
+        let latency = |p999: f64| Latency {
+            count: 1,
+            mean: 0.0,
+            p50: 0.0,
+            p90: 0.0,
+            p99: 0.0,
+            p999,
+            p9999: 0.0,
+            max: 0.0,
+        };
+        let produced = |seen: f64, own: f64| Produced {
+            records: 0,
+            bytes: 0,
+            wire_bytes: 0,
+            requests: 0,
+            errors: 0,
+            unfinished: 0,
+            rate_records_s: 0.0,
+            rate_mb_s: 0.0,
+            latency_us: Some(latency(seen)),
+            sent_after_us: None,
+            load_late_us: Some(latency(own)),
+        };
+        let line = produced(4000.0, 1500.0).own_part();
+        assert!(
+            line.contains("1.500 ms") && line.contains("4.000 ms"),
+            "{line}"
+        );
+        for (seen, own) in [(4000.0, 900.0), (150.0, 150.0)] {
+            assert_eq!(produced(seen, own).own_part(), "", "{seen} {own}");
+        }
+    }
 
     #[test]
     fn times_are_as_date_tells_them() {

@@ -330,6 +330,7 @@ impl Run {
                 rate_mb_s: rate_mb(produced.bytes),
                 latency_us: Latency::of(&interval.produce_latency),
                 sent_after_us: Latency::of(&interval.lateness),
+                load_late_us: Latency::of(&interval.load_late),
             }),
             fetch: (workload.consumers > 0).then(|| Fetched {
                 records: fetched.records,

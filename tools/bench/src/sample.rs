@@ -22,6 +22,8 @@ pub struct Interval {
     pub end_to_end: Histogram<u64>,
     /// How long after their time the load sent records.
     pub lateness: Histogram<u64>,
+    /// How long after it was to look at its schedule the load did.
+    pub load_late: Histogram<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,6 +57,7 @@ impl Interval {
             fetch_latency: histogram(),
             end_to_end: histogram(),
             lateness: histogram(),
+            load_late: histogram(),
         }
     }
 
@@ -67,6 +70,7 @@ impl Interval {
             (&mut self.fetch_latency, &other.fetch_latency),
             (&mut self.end_to_end, &other.end_to_end),
             (&mut self.lateness, &other.lateness),
+            (&mut self.load_late, &other.load_late),
         ] {
             all.add(one).expect("histograms of the same bounds");
         }

@@ -35,6 +35,8 @@ const WRITE_BYTES: usize = 256 << 10;
 /// The file of `receive` is extended in steps of this.
 const EXTEND_BYTES: u64 = 256 << 20;
 const SEND_BYTES: usize = 256 << 10;
+/// A frame due sooner than this is awaited awake, as the load generator does.
+const SPIN: Duration = Duration::from_micros(60);
 /// An answer: a length of 4 and 4 bytes, as a Kafka response begins.
 const ANSWER: [u8; 8] = [0, 0, 0, 4, 0, 0, 0, 7];
 
@@ -546,14 +548,20 @@ pub fn pour(connections: Vec<(TcpStream, &[u8])>, amount: &Amount) -> Result<Pou
         }
         let mut timeout = Duration::from_millis(100);
         if let Some(rate) = amount.rate {
-            let due = ((now - from).as_secs_f64() * rate) as u64;
+            // The first is due at the begin.
+            let due = ((now - from).as_secs_f64() * rate) as u64 + 1;
             let count = all.len() as u64;
             while !over && asked < due {
                 all[(asked % count) as usize].wanted += 1;
                 asked += 1;
             }
-            let next = Duration::from_secs_f64((asked + 1) as f64 / rate);
-            timeout = timeout.min(next.saturating_sub(now - from));
+            let next = Duration::from_secs_f64(asked as f64 / rate);
+            let left = next.saturating_sub(now - from);
+            // A sleep would end later.
+            timeout = match left < SPIN {
+                true => Duration::ZERO,
+                false => timeout.min(left - SPIN / 2),
+            };
         }
         for connection in &mut all {
             while !connection.blocked && (connection.sent > 0 || !over) {

@@ -221,6 +221,8 @@ pub fn metrics(result: &Value, usage: &Usage) -> BTreeMap<String, f64> {
     ] {
         set(metric, latency[name].as_f64());
     }
+    let load_late = &result["produce"]["load_late_us"]["p999"];
+    set(Metric::LoadLateP999, load_late.as_f64());
     metrics
 }
 
@@ -243,7 +245,8 @@ mod tests {
         let result = serde_json::json!({
             "seconds": 2.0,
             "produce": {"records": 1_000_000, "bytes": 1_000_000_000u64, "requests": 1000,
-                        "rate_mb_s": 500.0, "latency_us": {"p50": 5, "p999": 70}},
+                        "rate_mb_s": 500.0, "latency_us": {"p50": 5, "p999": 70},
+                        "load_late_us": {"p999": 9}},
             "fetch": null,
         });
         let usage = Usage {
@@ -258,6 +261,7 @@ mod tests {
         assert_eq!(of(Metric::AcksPerCpuSecond), Some(500.0));
         assert_eq!(of(Metric::AcksPerSecond), Some(500.0));
         assert_eq!(of(Metric::P999), Some(70.0));
+        assert_eq!(of(Metric::LoadLateP999), Some(9.0));
         assert_eq!(of(Metric::FetchMbS), None);
     }
 }

@@ -506,6 +506,8 @@ impl<'a> Engine<'a> {
             self.timers.pop();
             if self.timer_of[producer] == Some(at) {
                 self.timer_of[producer] = None;
+                let late = now - at;
+                self.tally.interval.load_late.saturating_record(late);
                 self.pump(producer);
             }
         }

@@ -116,6 +116,10 @@ fn a_pause_counts_for_every_record_that_should_have_been_sent_in_it() {
     assert!(at("p90") > 190_000.0, "{latency}");
     assert!(at("p99") > 370_000.0, "{latency}");
     assert!(at("max") > 395_000.0, "{latency}");
+    // That it was silent is not the load's own lateness.
+    let own = &result["produce"]["load_late_us"];
+    assert!(own["count"].as_u64() > Some(100), "{own}");
+    assert!(own["p90"].as_f64() < Some(100_000.0), "{own}");
 }
 
 #[test]
