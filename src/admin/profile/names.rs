@@ -9,9 +9,10 @@
 //! answered   NAME;NAME;…     what was inlined first, what it was inlined into behind it; an empty line: not known
 //! ```
 //!
-//! The program is taken from `/proc/self/exe`, which is the one that runs also when its file was replaced or deleted.
-//! Where that is not to be had, or fails, it is logged, and a name is the file and the place in it
-//! (`ringspun+0x1f3a0`), for `addr2line` to read. So is what the tables do not know.
+//! The program is taken from `/proc/self/exe`, which is the one that runs also when its file was replaced or deleted
+//! since. Its tables are read from the file, though: then, and for what they do not know, a name is the file and the
+//! place in it (`ringspun+0x1f3a0`), for `addr2line` to read from a copy. So it is where no process can be had, which
+//! is logged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead as _, Write as _};
