@@ -295,6 +295,16 @@ pub trait Disk: Clone + 'static {
         }
     }
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
+    /// Removes one after the other, as [`remove_file`](Self::remove_file) does, and stops at the first that
+    /// fails. One that is not there is passed over.
+    fn remove_files(&self, paths: Vec<PathBuf>) -> impl Future<Output = io::Result<()>> {
+        async move {
+            for path in &paths {
+                passed_over(self.remove_file(path).await)?;
+            }
+            Ok(())
+        }
+    }
     /// Removes a directory and everything in it.
     fn remove_dir_all(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     fn sync_dir(&self, dir: &Path) -> impl Future<Output = io::Result<()>>;
@@ -327,6 +337,14 @@ pub trait Disk: Clone + 'static {
     fn replace_file(&self, path: &Path, content: &[u8]) -> impl Future<Output = io::Result<()>>;
     /// Closes files somewhere where it may take long.
     fn discard(&self, files: Vec<Self::File>) -> impl Future<Output = ()>;
+}
+
+/// A removal counts where there is nothing to remove.
+pub(super) fn passed_over(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Where calls are made that may sleep in the kernel, so that a shard does not.

@@ -142,6 +142,7 @@ struct Shared {
     fault: Cell<Option<(Call, u64, Fault)>>,
     off: Cell<bool>,
     syncs_held: Cell<bool>,
+    removals_held: Cell<bool>,
     writes_held: Cell<bool>,
     /// Who waits for a sync or a write that is held.
     held: RefCell<Vec<Waker>>,
@@ -348,6 +349,19 @@ impl MemoryDisk {
     /// Lets the writes end that are held, and holds no more.
     pub fn release_writes(&self) {
         self.shared.writes_held.set(false);
+        for waker in self.shared.held.take() {
+            waker.wake();
+        }
+    }
+
+    /// Removals of files begin and do not end, until [`release_removals`](Self::release_removals).
+    pub fn hold_removals(&self) {
+        self.shared.removals_held.set(true);
+    }
+
+    /// Lets the removals end that are held, and holds no more.
+    pub fn release_removals(&self) {
+        self.shared.removals_held.set(false);
         for waker in self.shared.held.take() {
             waker.wake();
         }
@@ -595,6 +609,8 @@ impl Disk for MemoryDisk {
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.shared.check(Call::Any)?;
+        let is_held = &self.shared.removals_held;
+        poll_fn(|context| self.shared.poll_held(is_held, context)).await;
         match self.inode(path) {
             Some(_) => {
                 self.shared.names.borrow_mut().remove(path);

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 use rustix::io::ReadWriteFlags;
 
-use super::disk::{DirEntry, Disk, Loan, LogFile, LogSlice, MAX_WRITE_BUFFERS, Offload, OpenMode};
+use super::disk::{
+    DirEntry, Disk, Loan, LogFile, LogSlice, MAX_WRITE_BUFFERS, Offload, OpenMode, passed_over,
+};
 use crate::base::profile::Gauged;
 use crate::base::{FileSlice, Timestamp};
 use crate::runtime::profile;
@@ -252,6 +254,15 @@ impl<O: Offload + std::fmt::Debug> Disk for PageCache<O> {
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
         let path = path.to_path_buf();
         self.offload.run(move || std::fs::remove_file(path)).await
+    }
+
+    async fn remove_files(&self, paths: Vec<PathBuf>) -> io::Result<()> {
+        self.offload
+            .run(move || {
+                let mut paths = paths.iter();
+                paths.try_for_each(|path| passed_over(std::fs::remove_file(path)))
+            })
+            .await
     }
 
     async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {

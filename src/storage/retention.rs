@@ -83,24 +83,28 @@ impl<D: Disk> Log<D> {
             let dir = self.dir();
             self.sync_dir(&dir).await?;
         }
-        let _gate = self.gate.enter().await;
+        // Held no longer than it takes to decide: while files are removed, appends go on.
+        let gate = self.gate.enter().await;
         let (count, all) = {
             let state = self.state.borrow();
             state.check()?;
             let count = self.count_expired(&state, now, high_watermark);
             (count, count == state.segments.len())
         };
-        if all {
-            if self.staged_end_offset() != self.log_end_offset() {
-                // The next segment begins where the staged batches have not been placed: another time.
-                return self.remove_front(named.min(count) - 1).await;
-            }
-            self.roll_active(now).await?;
-            let dir = self.dir();
-            self.sync_dir(&dir).await?;
-            return self.remove_front(count).await;
+        if !all {
+            drop(gate);
+            return self.remove_front(count.min(named - 1)).await;
         }
-        self.remove_front(count.min(named - 1)).await
+        if self.staged_end_offset() != self.log_end_offset() {
+            drop(gate);
+            // The next segment begins where the staged batches have not been placed: another time.
+            return self.remove_front(named.min(count) - 1).await;
+        }
+        self.roll_active(now).await?;
+        drop(gate);
+        let dir = self.dir();
+        self.sync_dir(&dir).await?;
+        self.remove_front(count).await
     }
 
     /// How many of the oldest segments are to go.
@@ -120,7 +124,7 @@ impl<D: Disk> Log<D> {
         count
     }
 
-    /// Removes the first `count` segments, of which the active one is none. The gate is held.
+    /// Removes the first `count` segments, of which the active one is none. The gate of segments is held.
     async fn remove_front(&self, count: usize) -> Result<Deleted, LogError> {
         let (removed, log_start_moved) = {
             let mut state = self.state.borrow_mut();
@@ -148,17 +152,15 @@ impl<D: Disk> Log<D> {
             deleted.bytes += u64::from(segment.size);
             self.remove_segment(segment).await?;
         }
+        // A flush beside it may have come before them.
+        self.state.borrow_mut().dir_dirty = true;
         Ok(deleted)
     }
 
     async fn remove_segment(&self, mut segment: Segment<D::File>) -> Result<(), LogError> {
-        for kind in FILES {
-            let path = self.path(segment.base_offset, kind);
-            match self.disk.remove_file(&path).await {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(self.fail(Operation::Remove, &path, error)),
-            }
+        let paths = FILES.map(|kind| self.path(segment.base_offset, kind));
+        if let Err(error) = self.disk.remove_files(paths.to_vec()).await {
+            return Err(self.fail(Operation::Remove, &paths[0], error));
         }
         // Readers under way hold the file open; otherwise its blocks are freed now.
         let file = segment.take_file();

@@ -213,6 +213,10 @@ impl<B: DirectDisk> Disk for LogDisk<B> {
         self.base.remove_file(path).await
     }
 
+    async fn remove_files(&self, paths: Vec<PathBuf>) -> io::Result<()> {
+        self.base.remove_files(paths).await
+    }
+
     async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         self.base.remove_dir_all(path).await
     }

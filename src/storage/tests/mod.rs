@@ -10,6 +10,7 @@ mod kafka;
 mod model;
 mod power;
 mod restart;
+mod retention;
 mod rot;
 mod suite;
 
