@@ -130,7 +130,9 @@ pub struct Partition<D: Disk = ShardDisk> {
     /// A segment was closed, which is to be flushed in the background.
     pub rolled: Cell<bool>,
     /// The log has work to do ahead of its next appends.
-    pub wants_prepare: Cell<bool>,
+    wants_prepare: Cell<bool>,
+    /// A task is at what was wanted before.
+    preparing: Cell<bool>,
     /// Whether it stands in the shard's list of partitions with staged batches.
     pub dirty: Cell<bool>,
     /// Whether it stands in the shard's list of partitions that want an fsync.
@@ -175,6 +177,7 @@ impl<D: Disk> Partition<D> {
             last_write_bytes: Cell::new(0),
             rolled: Cell::new(false),
             wants_prepare: Cell::new(false),
+            preparing: Cell::new(false),
             dirty: Cell::new(false),
             wants_flush: Cell::new(false),
             flushing: Cell::new(false),
@@ -891,9 +894,18 @@ impl<D: Disk> Partition<D> {
             .collect())
     }
 
-    /// Makes ready what the next appends will need: the next segment, room on the disk.
+    /// Whether the caller is to [prepare](Self::prepare) now: there is something to do, and nobody is at it.
+    pub fn begin_prepare(&self) -> bool {
+        self.wants_prepare.get() && !self.preparing.replace(true)
+    }
+
+    /// Makes ready what the next appends will need: the next segment, room on the disk. One call at a time, after
+    /// [`begin_prepare`](Self::begin_prepare); what is wanted meanwhile is left.
     pub async fn prepare(&self) {
-        if let Err(error) = self.log.prepare().await {
+        self.wants_prepare.set(false);
+        let prepared = self.log.prepare().await;
+        self.preparing.set(false);
+        if let Err(error) = prepared {
             tracing::debug!(
                 topic = %self.topic,
                 partition = self.key.partition.0,

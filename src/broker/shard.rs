@@ -647,15 +647,24 @@ impl Shard {
         }
     }
 
-    /// Has made ready what the next appends will need, if there is anything.
+    /// Has made ready what the next appends will need, if there is anything and no task is at it: that one looks
+    /// again, unless a flush is due, whose end does.
     fn prepare(self: &Rc<Self>, partition: &Rc<Partition>) {
-        if partition.wants_prepare.take() {
-            let (shard, partition) = (self.clone(), partition.clone());
-            spawn("log preparation", async move {
-                let _opening = shard.room_for_files(&partition).await;
-                partition.prepare().await;
-            });
+        if !partition.begin_prepare() {
+            return;
         }
+        let (shard, partition) = (self.clone(), partition.clone());
+        spawn("log preparation", async move {
+            loop {
+                let opening = shard.room_for_files(&partition).await;
+                partition.prepare().await;
+                drop(opening);
+                let flushes = partition.wants_flush.get() || partition.flushing.get();
+                if flushes || !partition.begin_prepare() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Keeps one fsync of each partition in flight, and of all of them at most [`MAX_FLUSHES`]: what a

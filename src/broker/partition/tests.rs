@@ -280,6 +280,31 @@ fn after_a_roll_only_what_was_written_since_then_has_an_age() {
 }
 
 #[test]
+fn one_call_at_a_time_prepares_a_log_and_what_is_wanted_meanwhile_comes_next() {
+    let disk = MemoryDisk::new();
+    let partition = partition(&disk, &[BrokerId(1)], |s| s.flush_messages = 1);
+    assert!(!partition.begin_prepare(), "nothing was written");
+    let write = || {
+        send(&partition, ACKS_LEADER, NOW);
+        run(partition.write(NOW));
+    };
+    write();
+    assert!(partition.begin_prepare());
+    disk.hold_syncs();
+    let mut prepare = Box::pin(partition.prepare());
+    assert!(poll(&mut prepare).is_none());
+    for _ in 0..10 {
+        write();
+        assert!(!partition.begin_prepare(), "it is being done");
+    }
+    disk.release_syncs();
+    assert!(poll(&mut prepare).is_some());
+    assert!(partition.begin_prepare(), "room was wanted meanwhile");
+    run(partition.prepare());
+    assert!(!partition.begin_prepare());
+}
+
+#[test]
 fn a_log_that_goes_offline_says_so_once_and_tells_all_who_wait() {
     let disk = MemoryDisk::new();
     let partition = partition(&disk, &[BrokerId(1)], |_| {});
