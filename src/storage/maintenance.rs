@@ -102,6 +102,7 @@ impl<D: Disk> Log<D> {
         // are replaced or emptied.
         let mut segment = Segment::new(plan.base_offset, now.0);
         let prepared = self.state.borrow_mut().take_next();
+        let was_prepared = prepared.is_some();
         let mut reservation = None;
         let [log, index, time_index] = match prepared {
             Some(prepared) => {
@@ -122,8 +123,12 @@ impl<D: Disk> Log<D> {
             ],
         };
         segment.set_file(log);
-        // Opened again once there are entries to write: most logs hold one descriptor.
-        drop((index, time_index));
+        if was_prepared {
+            // The log is busy: entries are due soon, and at the next roll at the latest.
+            let held = segment.held_mut();
+            held.offset_index.file = Some(index);
+            held.time_index.file = Some(time_index);
+        }
         let mut state = self.state.borrow_mut();
         state.next_done();
         if let Some(reservation) = reservation {

@@ -192,6 +192,24 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_log_opens_files_ahead_of_its_rolls_only() {
+        let (disk, data) = memory();
+        let log = create(&disk, &data, &settings());
+        let mut opens = 0;
+        for tag in 0..60 {
+            let (before, segments) = (disk.opens(), log.segment_count());
+            append(&log, batch(tag, 3, NOW.0));
+            // The first segment has its indexes opened at its end.
+            if log.segment_count() > segments && segments > 1 {
+                opens += disk.opens() - before;
+            }
+            run(log.prepare()).unwrap();
+        }
+        assert!(log.segment_count() > 3);
+        assert_eq!(opens, 0);
+    }
+
+    #[test]
     fn files_may_be_closed_between_any_two_calls() {
         let (disk, data) = memory();
         let log = create(&disk, &data, &settings());
