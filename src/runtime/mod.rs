@@ -6,6 +6,7 @@ pub mod budget;
 pub mod clock;
 pub mod executor;
 mod lane;
+pub mod lease;
 mod lookout;
 pub mod mailbox;
 pub mod pipes;

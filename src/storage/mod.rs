@@ -64,6 +64,7 @@ pub mod producer_snapshot;
 pub mod producer_state;
 mod read;
 mod recovery;
+mod removal;
 mod retention;
 mod scan;
 mod segment;

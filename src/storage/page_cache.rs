@@ -18,6 +18,7 @@ use rustix::io::ReadWriteFlags;
 use super::disk::{
     DirEntry, Disk, Loan, LogFile, LogSlice, MAX_WRITE_BUFFERS, Offload, OpenMode, passed_over,
 };
+use super::removal::remove_now;
 use crate::base::profile::Gauged;
 use crate::base::{FileSlice, Timestamp};
 use crate::runtime::profile;
@@ -253,14 +254,14 @@ impl<O: Offload + std::fmt::Debug> Disk for PageCache<O> {
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
         let path = path.to_path_buf();
-        self.offload.run(move || std::fs::remove_file(path)).await
+        self.offload.run(move || remove_now(&path)).await
     }
 
     async fn remove_files(&self, paths: Vec<PathBuf>) -> io::Result<()> {
         self.offload
             .run(move || {
                 let mut paths = paths.iter();
-                paths.try_for_each(|path| passed_over(std::fs::remove_file(path)))
+                paths.try_for_each(|path| passed_over(remove_now(path)))
             })
             .await
     }

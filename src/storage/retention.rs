@@ -158,15 +158,14 @@ impl<D: Disk> Log<D> {
     }
 
     async fn remove_segment(&self, mut segment: Segment<D::File>) -> Result<(), LogError> {
-        let paths = FILES.map(|kind| self.path(segment.base_offset, kind));
-        if let Err(error) = self.disk.remove_files(paths.to_vec()).await {
-            return Err(self.fail(Operation::Remove, &paths[0], error));
-        }
-        // Readers under way hold the file open; otherwise its blocks are freed now.
         let file = segment.take_file();
+        let paths = FILES.map(|kind| self.path(segment.base_offset, kind));
         drop(segment);
+        // Readers under way hold the file open; otherwise its blocks are freed with its name, as nobody else has it
+        // open.
         self.disk.discard(file.into_iter().collect()).await;
-        Ok(())
+        let removed = self.disk.remove_files(paths.to_vec()).await;
+        removed.map_err(|error| self.fail(Operation::Remove, &paths[0], error))
     }
 
     /// Cuts the log to end at `offset`, a batch boundary; inside a batch, the whole batch goes. What is
