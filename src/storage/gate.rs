@@ -10,6 +10,7 @@ use std::task::{Poll, Waker};
 pub(super) struct Gate {
     held: Cell<bool>,
     /// Boxed, since each log has several gates, at which hardly ever anybody waits.
+    #[allow(clippy::box_collection)]
     waiting: Cell<Option<Box<Vec<Waker>>>>,
 }
 

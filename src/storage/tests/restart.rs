@@ -501,7 +501,9 @@ fn an_epoch_whose_first_batches_the_cleaner_took_is_known_after_a_segment_was_wa
         batches += 1;
     }
     // The last batch of the second segment is the first of another leader.
-    (3..batches).for_each(|_| drop(put(0)));
+    for _ in 3..batches {
+        put(0);
+    }
     put(1);
     let first = put(1);
     let one = log.state.borrow().active().size;
