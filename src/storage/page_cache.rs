@@ -269,7 +269,15 @@ impl<O: Offload + std::fmt::Debug> Disk for PageCache<O> {
     async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let path = path.to_path_buf();
         self.offload
-            .run(move || std::fs::remove_dir_all(path))
+            .run(move || {
+                for entry in std::fs::read_dir(&path)? {
+                    let entry = entry?;
+                    if entry.file_type()?.is_file() {
+                        passed_over(remove_now(&entry.path()))?;
+                    }
+                }
+                std::fs::remove_dir_all(path)
+            })
             .await
     }
 

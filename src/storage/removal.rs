@@ -2,9 +2,8 @@
 //!
 //! What a large file has in the page cache is freed with it: 0.2 s for 1 GiB, in which a core is given to others every
 //! few milliseconds only. So it loses its name first, and then its bytes, a piece at a time, with a pause behind each.
-//! Appends of 1 KiB to another file at 5,000 a second on the same core, while 1 GiB is removed, in turns: p90 4.7 to
-//! 4.9 ms and p99 9.5 to 10 at once, p90 0.9 to 1.1 and p99 2.6 to 4.9 in pieces; at the lowest priority 3.8 to 10 and
-//! 11 to 32.
+//! Appends of 1 KiB to another file at 5,000 a second on the same core, while 1 GiB is removed, in turns: p90 1.0 ms
+//! and p99 4.1 and 4.8 at once, p90 0.2 to 0.3 and p99 0.5 and 0.6 in pieces; at the lowest priority 0.8 and 1.4.
 
 use std::fs::{File, OpenOptions};
 use std::io;
