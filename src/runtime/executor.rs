@@ -491,7 +491,7 @@ mod tests {
         let run = async |_, ()| {
             let (end, ended) = std::sync::mpsc::channel();
             let wait = move || ended.recv_timeout(Duration::from_secs(20)).is_ok();
-            let long = glommio::spawn_local(run_aside(wait));
+            let long = spawn("long job", run_aside(wait));
             glommio::executor().yield_task_queue_now().await;
             run_aside(|| ()).await;
             let _ = end.send(());
