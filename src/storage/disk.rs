@@ -174,7 +174,10 @@ pub trait LogFile: Clone + std::fmt::Debug + 'static {
                     return Err(io::ErrorKind::StorageFull.into());
                 }
                 at += read as u64;
-                futures_lite::future::yield_now().await;
+                if at < to {
+                    // As between the pieces of any long write.
+                    futures_lite::future::yield_now().await;
+                }
             }
             self.sync_data().await
         }
