@@ -213,10 +213,8 @@ nonsense
         let function = mappings_of_nobody as fn() as usize as u64 + 1;
         let (offset, path) = place(&mappings, function).unwrap();
         let names = answer(&mappings, &format!("{offset:x} {path}"));
-        assert!(
-            names.ends_with("names::tests::mappings_of_nobody"),
-            "{names}"
-        );
+        // What is inlined at its begin comes before it; its own path is not told then.
+        assert!(names.ends_with("mappings_of_nobody"), "{names}");
         for nonsense in [
             "",
             "x",
