@@ -301,7 +301,7 @@ impl AuxRing {
                 }
             }
         };
-        glommio::spawn_local(super::profile::named("read-ahead", bring_in)).detach();
+        super::executor::spawn("read-ahead", bring_in).detach();
     }
 
     /// The pipes of this shard, for [`Self::splice_through`].
