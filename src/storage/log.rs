@@ -33,7 +33,7 @@ use super::index::{OffsetEntry, TAIL_ENTRIES, TimeEntry};
 use super::names::{FileKind, file_name};
 use super::next_segment::Next;
 use super::producer_state::{AppendOrigin, Outcome, ProducerState, SequenceError};
-use super::segment::Segment;
+use super::segment::{Identity, Segment};
 use super::txn_index::AbortedTxn;
 use crate::base::settings::LogSettings;
 use crate::base::{LeaderEpoch, Offset, ProducerId, Timestamp};
@@ -165,6 +165,10 @@ pub(super) struct State<F> {
     pub(super) truncations: u64,
     /// Names in the folder are not yet on the device.
     pub(super) dir_dirty: bool,
+    /// A flush under way is going to sync them.
+    pub(super) dir_syncing: bool,
+    /// Counts beginnings and ends of removals of segments that were not on the device; odd while one is under way.
+    pub(super) unsynced_removals: u64,
     /// The folder's own name, and `partition.metadata`, are not either.
     pub(super) created_dirty: bool,
     pub(super) epochs_dirty: bool,
@@ -212,6 +216,12 @@ impl<F: LogFile> State<F> {
         self.segments
             .get_mut(at)
             .filter(|segment| segment.base_offset == base_offset)
+    }
+
+    /// The segment, if it is there and has not been written anew.
+    pub(super) fn segment_of(&mut self, identity: Identity) -> Option<&mut Segment<F>> {
+        let segment = self.segment_mut(identity.base_offset);
+        segment.filter(|segment| segment.identity() == identity)
     }
 
     /// Whether entries of the active segment's indexes may be due with what is staged, and their files are
@@ -347,6 +357,8 @@ impl<D: Disk> Log<D> {
             generation: 0,
             truncations: 0,
             dir_dirty: false,
+            dir_syncing: false,
+            unsynced_removals: 0,
             created_dirty: false,
             epochs_dirty: opened.epochs_dirty,
             snapshots: Vec::new(),
@@ -420,7 +432,7 @@ impl<D: Disk> Log<D> {
         let at = state.segment_index(point);
         let is_settled = match state.segments[at].base_offset < point {
             true => point < state.log_end_offset,
-            false if at == 0 => !state.dir_dirty || point == 0,
+            false if at == 0 => !(state.dir_dirty || state.dir_syncing) || point == 0,
             false => state.segments[at - 1].is_settled(),
         };
         let checkpoint = if is_settled { point } else { point - 1 };
@@ -634,6 +646,8 @@ impl<D: Disk> Log<D> {
                         }
                         Err(error) => return Err(self.fail(Operation::Write, &path(), error)),
                     }
+                    // Something else may have taken the log offline meanwhile, and what was staged with it.
+                    self.state.borrow().check()?;
                     let aborted = self.commit(batches, now);
                     if !aborted.is_empty() {
                         self.append_txn_index(base_offset, &aborted).await?;
@@ -855,24 +869,25 @@ impl<D: Disk> Log<D> {
 
     async fn open_of_active(&self, kinds: &[FileKind]) -> Result<(), LogError> {
         for &kind in kinds {
-            let base_offset = {
+            let (base_offset, may_be_new) = {
                 let state = self.state.borrow();
                 let active = state.active();
                 let held = active.held();
-                let is_open = match kind {
-                    FileKind::Index => held.offset_index.file.is_some(),
-                    FileKind::TimeIndex => held.time_index.file.is_some(),
-                    _ => held.file.is_some(),
+                let (is_open, size) = match kind {
+                    FileKind::Index => (held.offset_index.file.is_some(), active.index_entries),
+                    FileKind::TimeIndex => (held.time_index.file.is_some(), active.time_entries),
+                    _ => (held.file.is_some(), active.size),
                 };
                 if is_open {
                     continue;
                 }
-                active.base_offset
+                (active.base_offset, size == 0)
             };
             let path = self.path(base_offset, kind);
             let opened = self.open_file(&path, kind, OpenMode::Create).await;
             let file = opened.map_err(|error| self.fail(Operation::Open, &path, error))?;
             let mut state = self.state.borrow_mut();
+            state.dir_dirty |= may_be_new;
             let held = state.active_mut().held_mut();
             match kind {
                 FileKind::Index => held.offset_index.file = Some(file),

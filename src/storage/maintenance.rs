@@ -10,7 +10,7 @@ use super::epoch_cache::LEADER_EPOCH_CHECKPOINT;
 use super::error::{Failure, LogError, Operation};
 use super::log::{Log, Mark, RollPlan, State, plan_roll};
 use super::names::{FileKind, PARTITION_METADATA};
-use super::segment::Segment;
+use super::segment::{Identity, Segment};
 use crate::base::settings::LogSettings;
 use crate::base::{Offset, Timestamp};
 
@@ -77,7 +77,7 @@ fn wants_allocation<F: LogFile>(state: &State<F>) -> bool {
 
 /// A segment that a flush has to put on the device, as it was when the flush began.
 struct Unsynced {
-    base_offset: i64,
+    segment: Identity,
     size: u32,
     is_active: bool,
     with_indexes: bool,
@@ -166,7 +166,24 @@ impl<D: Disk> Log<D> {
     }
 
     async fn flush_segments(&self, with_active: bool) -> Result<Offset, LogError> {
+        loop {
+            if let Some(flushed) = self.flush_once(with_active).await? {
+                return Ok(flushed);
+            }
+            // No other gate is held; of a removal under way this is.
+            drop(self.segments_gate.enter().await);
+        }
+    }
+
+    /// `None` if segments that are not on the device were removed meanwhile. A power cut may bring back their names
+    /// without their bytes, and the next start goes no further: nothing behind them is safe until the removal is.
+    async fn flush_once(&self, with_active: bool) -> Result<Option<Offset>, LogError> {
         let _gate = self.flush_gate.enter().await;
+        let removals = self.state.borrow().unsynced_removals;
+        if removals % 2 == 1 {
+            self.state.borrow().check()?;
+            return Ok(None);
+        }
         let (mark, segments, bytes, dir_dirty, created_dirty, truncations) = {
             let mut state = self.state.borrow_mut();
             state.check()?;
@@ -181,7 +198,7 @@ impl<D: Disk> Log<D> {
                     s.synced_size < s.size || s.is_cut || (*i != last && !s.is_settled())
                 })
                 .map(|(i, s)| Unsynced {
-                    base_offset: s.base_offset,
+                    segment: s.identity(),
                     size: s.size,
                     is_active: i == last,
                     with_indexes: i != last || s.is_cut,
@@ -189,6 +206,7 @@ impl<D: Disk> Log<D> {
                 })
                 .collect();
             let dir_dirty = std::mem::take(&mut state.dir_dirty);
+            state.dir_syncing = dir_dirty;
             let created_dirty = std::mem::take(&mut state.created_dirty);
             let mark = if with_active {
                 state.end_mark()
@@ -213,14 +231,19 @@ impl<D: Disk> Log<D> {
         std::mem::forget(abandoned);
         result?;
         let mut state = self.state.borrow_mut();
+        state.check()?;
+        state.dir_syncing = false;
         if state.truncations != truncations {
             // Cut meanwhile: what was synced says nothing about what came after the cut.
-            return Ok(Offset(state.recovery_point));
+            return Ok(Some(Offset(state.recovery_point)));
+        }
+        if state.unsynced_removals != removals {
+            return Ok(None);
         }
         for synced in segments {
-            if let Some(segment) = state.segment_mut(synced.base_offset) {
-                // The cleaner may have put a smaller one in its place.
-                segment.synced_size = segment.synced_size.max(synced.size).min(segment.size);
+            // One that the cleaner has put into its place was on the device before.
+            if let Some(segment) = state.segment_of(synced.segment) {
+                segment.synced_size = segment.synced_size.max(synced.size);
                 segment.indexes_synced |= !synced.is_active;
                 segment.is_cut = false;
             }
@@ -234,7 +257,7 @@ impl<D: Disk> Log<D> {
             state.recovery_point = mark.offset;
             state.flushed = Some(mark);
         }
-        Ok(Offset(state.recovery_point))
+        Ok(Some(Offset(state.recovery_point)))
     }
 
     async fn sync_all(
@@ -246,18 +269,18 @@ impl<D: Disk> Log<D> {
         // The recovery point must not pass an epoch that is not on the disk.
         self.write_epochs().await?;
         for segment in segments {
-            let base_offset = segment.base_offset;
+            let base_offset = segment.segment.base_offset;
             let kinds: &[FileKind] = match segment.with_indexes {
                 false => &[FileKind::Log],
                 true => &[FileKind::Log, FileKind::Index, FileKind::TimeIndex],
             };
             let txn_index = segment.with_txn_index.then_some(&FileKind::TxnIndex);
             for kind in kinds.iter().chain(txn_index) {
-                let Some(file) = self.file_for_sync(base_offset, *kind).await? else {
+                let Some(file) = self.file_for_sync(segment.segment, *kind).await? else {
                     continue;
                 };
                 if *kind == FileKind::Log && !segment.is_active {
-                    self.cut_fill(base_offset, segment.size, &file).await?;
+                    self.cut_fill(segment.segment, segment.size, &file).await?;
                 }
                 if let Err(error) = file.sync_data().await {
                     return Err(self.fail(Operation::Sync, &self.path(base_offset, *kind), error));
@@ -280,18 +303,16 @@ impl<D: Disk> Log<D> {
     }
 
     /// Cuts a closed segment to what it holds. Once it lies below the recovery point its length is trusted.
-    async fn cut_fill(&self, base_offset: i64, size: u32, file: &D::File) -> Result<(), LogError> {
+    async fn cut_fill(&self, segment: Identity, size: u32, file: &D::File) -> Result<(), LogError> {
         let is_longer = {
             let mut state = self.state.borrow_mut();
-            state
-                .segment_mut(base_offset)
-                .is_some_and(|s| s.is_longer())
+            state.segment_of(segment).is_some_and(|s| s.is_longer())
         };
         if !is_longer {
             return Ok(());
         }
-        self.trim(base_offset, size, file).await?;
-        if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
+        self.trim(segment.base_offset, size, file).await?;
+        if let Some(segment) = self.state.borrow_mut().segment_of(segment) {
             segment.note_cut_to_size(false);
         }
         Ok(())
@@ -304,15 +325,16 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// An open file of a segment; `None` if the segment was removed meanwhile.
+    /// An open file of a segment; `None` if the segment was removed or written anew meanwhile, which is on the device
+    /// before it counts.
     async fn file_for_sync(
         &self,
-        base_offset: i64,
+        identity: Identity,
         kind: FileKind,
     ) -> Result<Option<D::File>, LogError> {
         let open = {
             let mut state = self.state.borrow_mut();
-            let Some(segment) = state.segment_mut(base_offset) else {
+            let Some(segment) = state.segment_of(identity) else {
                 return Ok(None);
             };
             match kind {
@@ -326,17 +348,14 @@ impl<D: Disk> Log<D> {
         if open.is_some() {
             return Ok(open);
         }
-        let path = self.path(base_offset, kind);
-        match self.open_file(&path, kind, OpenMode::Write).await {
+        let path = self.path(identity.base_offset, kind);
+        let opened = self.open_file(&path, kind, OpenMode::Write).await;
+        if self.state.borrow_mut().segment_of(identity).is_none() {
+            // The name may be gone, or be that of another file by now.
+            return Ok(None);
+        }
+        match opened {
             Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut state = self.state.borrow_mut();
-                if state.segment_mut(base_offset).is_none() {
-                    return Ok(None);
-                }
-                drop(state);
-                Err(self.fail(Operation::Open, &path, error))
-            }
             Err(error) => Err(self.fail(Operation::Open, &path, error)),
         }
     }
@@ -456,7 +475,7 @@ impl<D: Disk> Log<D> {
     async fn trim_closed(&self) -> Result<(), LogError> {
         loop {
             let was_longer;
-            let (base_offset, size, file) = {
+            let (identity, size, file) = {
                 let state = self.state.borrow();
                 let last = state.segments.len() - 1;
                 let allocated = state
@@ -468,12 +487,12 @@ impl<D: Disk> Log<D> {
                     return Ok(());
                 };
                 was_longer = segment.is_longer();
-                (segment.base_offset, segment.size, segment.file().cloned())
+                (segment.identity(), segment.size, segment.file().cloned())
             };
-            if let Some(file) = self.file_to_trim(base_offset, file).await? {
-                self.trim(base_offset, size, &file).await?;
+            if let Some(file) = self.file_to_trim(identity, file).await? {
+                self.trim(identity.base_offset, size, &file).await?;
             }
-            if let Some(segment) = self.state.borrow_mut().segment_mut(base_offset) {
+            if let Some(segment) = self.state.borrow_mut().segment_of(identity) {
                 segment.held_mut().allocated = 0;
                 segment.note_cut_to_size(was_longer);
             }
@@ -483,16 +502,16 @@ impl<D: Disk> Log<D> {
     /// The `.log` of a segment: as it is open, or opened where it is longer than what it holds.
     async fn file_to_trim(
         &self,
-        base_offset: i64,
+        identity: Identity,
         file: Option<D::File>,
     ) -> Result<Option<D::File>, LogError> {
         let is_longer = {
             let mut state = self.state.borrow_mut();
-            let segment = state.segment_mut(base_offset);
+            let segment = state.segment_of(identity);
             segment.is_some_and(|segment| segment.is_longer())
         };
         match file {
-            None if is_longer => self.file_for_sync(base_offset, FileKind::Log).await,
+            None if is_longer => self.file_for_sync(identity, FileKind::Log).await,
             file => Ok(file),
         }
     }
@@ -599,9 +618,10 @@ impl<D: Disk> Log<D> {
             };
             self.write_index_tails(1).await?;
             self.trim_closed().await?;
-            let base_offset = self.state.borrow().active().base_offset;
+            let identity = self.state.borrow().active().identity();
+            let base_offset = identity.base_offset;
             let was_longer = self.state.borrow().active().is_longer();
-            let trimmed = self.file_to_trim(base_offset, file).await?;
+            let trimmed = self.file_to_trim(identity, file).await?;
             if let Some(file) = &trimmed {
                 self.trim(base_offset, size, file).await?;
                 self.state
@@ -616,7 +636,7 @@ impl<D: Disk> Log<D> {
                 let kinds = [FileKind::Index, FileKind::TimeIndex, FileKind::TxnIndex];
                 let has_txn_index = self.state.borrow().active().has_txn_index;
                 for kind in kinds.into_iter().take(2 + usize::from(has_txn_index)) {
-                    if let Some(file) = self.file_for_sync(base_offset, kind).await?
+                    if let Some(file) = self.file_for_sync(identity, kind).await?
                         && let Err(error) = file.sync_data().await
                     {
                         return Err(self.fail(

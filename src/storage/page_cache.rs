@@ -7,6 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -123,7 +124,11 @@ impl<O: Offload + std::fmt::Debug> LogFile for PageCacheFile<O> {
     async fn fill(&self, position: u64, len: u64) -> io::Result<bool> {
         let file = self.file.clone();
         self.offload
-            .run(move || fill_now(&file, position, len))
+            .run(move || match reopen(&file) {
+                Ok(own) => fill_now(&own, position, len),
+                // No /proc.
+                Err(_) => fill_now(&file, position, len),
+            })
             .await
     }
 
@@ -164,6 +169,14 @@ impl<O: Offload> PageCacheFile<O> {
         });
         profile::measure(Gauged::DiskRead, read).await
     }
+}
+
+/// The same file, opened once more: the kernel tells of a write that failed once to whoever has opened the file, and
+/// the zeros' sync must not be told of records in place of theirs.
+fn reopen(file: &File) -> io::Result<File> {
+    File::options()
+        .write(true)
+        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Writes zeros and syncs them, a piece at a time: a sync of records that comes meanwhile takes the piece

@@ -68,7 +68,12 @@ impl<D: Disk> Log<D> {
                 .await;
             // A read that crossed a truncation or deletion may have gone wrong in any way.
             if self.state.borrow().generation == generation {
-                return out;
+                return out.map(|(out, mark)| {
+                    if let Some(mark) = mark {
+                        self.remember_reader(start.0, mark);
+                    }
+                    out
+                });
             }
         }
     }
@@ -87,13 +92,14 @@ impl<D: Disk> Log<D> {
         Ok(state.generation)
     }
 
+    /// The read, and where its reader will go on.
     async fn try_read(
         &self,
         start: i64,
         max_bytes: u32,
         upper: i64,
         min_one_batch: bool,
-    ) -> Result<ReadOut, LogError> {
+    ) -> Result<(ReadOut, Option<Mark>), LogError> {
         let mut out = {
             let state = self.state.borrow();
             ReadOut {
@@ -105,7 +111,7 @@ impl<D: Disk> Log<D> {
         };
         let upper = upper.min(out.log_end_offset.0);
         if start >= upper {
-            return Ok(out);
+            return Ok((out, None));
         }
         let end = self.end_place(upper).await?;
         let mut from = self.batch_place(start).await?;
@@ -114,7 +120,7 @@ impl<D: Disk> Log<D> {
             let state = self.state.borrow();
             let next = state.segment_index(from.base_offset) + 1;
             let Some(segment) = state.segments.get(next) else {
-                return Ok(out);
+                return Ok((out, None));
             };
             from = Place {
                 base_offset: segment.base_offset,
@@ -125,7 +131,7 @@ impl<D: Disk> Log<D> {
         let is_last = from.base_offset == end.base_offset;
         let limit = if is_last { end.position } else { from.size };
         if from.base_offset > end.base_offset || from.position >= limit {
-            return Ok(out);
+            return Ok((out, None));
         }
         let file = self.file_of(from.base_offset).await?;
         let loan = file.lend(max_bytes);
@@ -144,7 +150,7 @@ impl<D: Disk> Log<D> {
                 .await?;
             match whole {
                 Some(whole) => whole,
-                None => return Ok(out),
+                None => return Ok((out, None)),
             }
         };
         let slice = file
@@ -158,8 +164,7 @@ impl<D: Disk> Log<D> {
             base_offset: from.base_offset,
             position: from.position + len,
         };
-        self.remember_reader(start, mark);
-        Ok(out)
+        Ok((out, Some(mark)))
     }
 
     /// Where the batch is that has `offset`, or the first one after it. At the end of a segment, if that
@@ -342,12 +347,17 @@ impl<D: Disk> Log<D> {
         kind: FileKind,
     ) -> Result<D::File, LogError> {
         let path = self.path(base_offset, kind);
+        let generation = self.state.borrow().generation;
         let file = self
             .disk
             .open(&path, OpenMode::Read)
             .await
             .map_err(|error| LogError::Io(Failure::new(Operation::Open, &path, error)))?;
         let mut state = self.state.borrow_mut();
+        if state.generation != generation {
+            // It may be the file of a segment that is gone.
+            return Ok(file);
+        }
         let is_active = state.active().base_offset == base_offset;
         // The active one's are opened for writing, all together.
         if let Some(segment) = state.segment_mut(base_offset).filter(|_| !is_active) {
@@ -423,10 +433,13 @@ impl<D: Disk> Log<D> {
         ))
     }
 
-    /// The open `.log` of a segment.
+    /// The open `.log` of a segment. Where segments were removed or replaced meanwhile it may be that of another one:
+    /// the caller looks at the generation.
     pub(super) async fn file_of(&self, base_offset: i64) -> Result<D::File, LogError> {
+        let generation;
         {
             let state = self.state.borrow();
+            generation = state.generation;
             let segment = &state.segments[state.segment_index(base_offset)];
             if segment.base_offset == base_offset
                 && let Some(file) = segment.file()
@@ -441,6 +454,9 @@ impl<D: Disk> Log<D> {
             .map_err(|error| LogError::Io(Failure::new(Operation::Open, &path, error)))?;
         let mut state = self.state.borrow_mut();
         close_unused(&mut state);
+        if state.generation != generation {
+            return Ok(file);
+        }
         let is_active = state.active().base_offset == base_offset;
         if let Some(segment) = state.segment_mut(base_offset).filter(|_| !is_active) {
             segment.set_file(file.clone());

@@ -3,7 +3,7 @@
 use super::disk::{Disk, LogFile};
 use super::error::{LogError, Operation};
 use super::head::Head;
-use super::log::{Log, State};
+use super::log::{Abandoned, Log, State};
 use super::names::FileKind;
 use super::segment::{Segment, Step};
 use crate::base::{Offset, Timestamp};
@@ -75,7 +75,7 @@ impl<D: Disk> Log<D> {
             if self.count_expired(&state, now, high_watermark) == 0 {
                 return Ok(Deleted::default());
             }
-            (state.segments.len(), state.dir_dirty)
+            (state.segments.len(), state.dir_dirty || state.dir_syncing)
         };
         if is_dirty {
             // A power cut must not take the name of what comes after them together with theirs: the log would
@@ -133,6 +133,8 @@ impl<D: Disk> Log<D> {
             }
             assert!(count < state.segments.len());
             let removed: Vec<Segment<D::File>> = state.segments.drain(..count).collect();
+            let is_unsynced = removed.iter().any(|s| s.synced_size < s.size);
+            state.unsynced_removals += u64::from(is_unsynced);
             state.generation += 1;
             state.dir_dirty = true;
             let first = state.segments[0].base_offset;
@@ -142,18 +144,24 @@ impl<D: Disk> Log<D> {
             }
             (removed, moved)
         };
+        let is_unsynced = self.state.borrow().unsynced_removals % 2 == 1;
         let mut deleted = Deleted {
             segments: removed.len(),
             bytes: 0,
             log_start_moved,
         };
+        // Who flushes waits for the end.
+        let abandoned = Abandoned { log: self };
         // Oldest first, so that a crash leaves a log without a hole.
         for segment in removed {
             deleted.bytes += u64::from(segment.size);
             self.remove_segment(segment).await?;
         }
+        std::mem::forget(abandoned);
         // A flush beside it may have come before them.
-        self.state.borrow_mut().dir_dirty = true;
+        let mut state = self.state.borrow_mut();
+        state.dir_dirty = true;
+        state.unsynced_removals += u64::from(is_unsynced);
         Ok(deleted)
     }
 
@@ -244,9 +252,14 @@ impl<D: Disk> Log<D> {
         };
         if position < u64::from(size) || is_longer {
             let file = self.file_of(base_offset).await?;
+            let path = self.path(base_offset, FileKind::Log);
             if let Err(error) = file.truncate(position).await {
-                let path = self.path(base_offset, FileKind::Log);
                 return Err(self.fail(Operation::Truncate, &path, error));
+            }
+            // What comes next goes where the old batches were: a torn write must not leave the rest of one of them behind
+            // a new leader epoch, which its CRC is not of.
+            if let Err(error) = file.sync_data().await {
+                return Err(self.fail(Operation::Sync, &path, error));
             }
         }
         self.state.borrow_mut().log_end_offset = end;

@@ -33,6 +33,9 @@ pub(super) struct Segment<F> {
     /// Entries in the `.index` and in the `.timeindex`.
     pub(super) index_entries: u32,
     pub(super) time_entries: u32,
+    /// The cleaning that wrote it anew, 0 for a segment that has grown: with the base offset it tells which files are
+    /// meant.
+    pub(super) cleaning: u32,
     /// Whether the index files are on the device; asked of closed segments only.
     pub(super) indexes_synced: bool,
     /// It was cut, or found after a crash, and is not on the device yet as it is: neither the end of the `.log` nor
@@ -42,6 +45,14 @@ pub(super) struct Segment<F> {
     pub(super) has_txn_index: bool,
     /// `None` while that is nothing.
     held: Option<Box<Held<F>>>,
+}
+
+/// Which segment is meant. Across an await, the one at a base offset may have become another, in files of the same
+/// names: the cleaner has written it anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) base_offset: i64,
+    cleaning: u32,
 }
 
 /// What a segment holds while it is used.
@@ -98,10 +109,18 @@ impl<F: LogFile> Segment<F> {
             synced_size: 0,
             index_entries: 0,
             time_entries: 0,
+            cleaning: 0,
             indexes_synced: false,
             is_cut: false,
             has_txn_index: false,
             held: None,
+        }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        Identity {
+            base_offset: self.base_offset,
+            cleaning: self.cleaning,
         }
     }
 

@@ -168,6 +168,8 @@ impl<F: LogFile> Staging<F> {
             out.finish(pace).await?;
         }
         let mut segment = Segment::new(self.base_offset, self.head.created);
+        // Those of one log that wrap around are far apart.
+        segment.cleaning = self.generation as u32;
         // Checked by `put`.
         segment.size = u32::try_from(self.head.size).unwrap_or(u32::MAX);
         segment.synced_size = segment.size;

@@ -21,6 +21,7 @@ fn appends_and_rolls_go_on_while_segments_are_removed() {
         }
     };
     put(60);
+    run(log.flush()).unwrap();
     let (segments, end) = (log.segment_count(), log.log_end_offset());
     assert!(segments > 5);
     disk.hold_removals();
@@ -44,6 +45,33 @@ fn appends_and_rolls_go_on_while_segments_are_removed() {
     assert_eq!(report.damage, None);
     assert_eq!(again.log_start_offset(), start);
     assert_eq!(read_all(&again, end, 700), from_start);
+}
+
+#[test]
+fn a_flush_waits_until_segments_that_were_not_on_the_device_are_gone() {
+    for seed in 0..40 {
+        let (disk, data) = memory();
+        let mut short = settings();
+        short.retention_bytes = 2000;
+        let log = create(&disk, &data, &short);
+        for tag in 0..60 {
+            append(&log, batch(tag, 12, NOW.0));
+        }
+        let end = log.log_end_offset();
+        disk.hold_removals();
+        let mut retention = std::pin::pin!(log.delete_old_segments(NOW, end));
+        assert!(is_pending(&mut retention));
+        let mut flush = std::pin::pin!(log.flush());
+        // Their names may come back, and the next start goes no further than what is whole.
+        assert!(is_pending(&mut flush));
+        assert_eq!(log.recovery_point(), Offset(0));
+        disk.release_removals();
+        run(retention).unwrap();
+        assert_eq!(run(flush).unwrap(), end);
+        let disk = disk.crash(crate::storage::memory::Crash::Power { seed });
+        let (log, _) = open(&disk, &data, &short, options(false));
+        assert_eq!(log.log_end_offset(), end, "seed {seed}");
+    }
 }
 
 #[test]
