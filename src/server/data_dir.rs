@@ -128,9 +128,9 @@ impl LockedDir {
 
     fn remove_clean_mark(&self) -> io::Result<()> {
         match fs::remove_file(self.path.join(CLEAN_SHUTDOWN_FILE_NAME)) {
-            Ok(()) => File::open(&self.path)?.sync_all(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            // Where it is gone, a process that was killed may have taken it, and a power cut could bring it back.
+            _ => File::open(&self.path)?.sync_all(),
         }
     }
 }

@@ -194,13 +194,16 @@ pub async fn write_partition_metadata<D: Disk>(
 /// Removes the clean-shutdown mark; true if it was there. Its removal survives a power cut.
 pub async fn take_clean_shutdown_mark<D: Disk>(disk: &D, dir: &Path) -> Result<bool, LogError> {
     let path = dir.join(CLEAN_SHUTDOWN);
-    match disk.remove_file(&path).await {
-        Ok(()) => match disk.sync_dir(dir).await {
-            Ok(()) => Ok(true),
-            Err(error) => Err(LogError::Io(Failure::new(Operation::Sync, dir, error))),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(LogError::Io(Failure::new(Operation::Remove, &path, error))),
+    let was_there = match disk.remove_file(&path).await {
+        Ok(()) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(LogError::Io(Failure::new(Operation::Remove, &path, error))),
+    };
+    // Where it is gone, a process may have taken it that was killed before this: it must not come back when files have
+    // been changed.
+    match disk.sync_dir(dir).await {
+        Ok(()) => Ok(was_there),
+        Err(error) => Err(LogError::Io(Failure::new(Operation::Sync, dir, error))),
     }
 }
 

@@ -634,6 +634,10 @@ impl<D: Disk> Loader<'_, D> {
             true => next_offset,
             false => options.recovery_point.0,
         };
+        if !to_sync.is_empty() {
+            // A start that was killed before this one may have changed them, too.
+            self.names_changed.set(true);
+        }
         if has_records {
             self.sync_names(&segments, next_offset, flushed_to).await?;
         }

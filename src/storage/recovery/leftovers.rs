@@ -67,6 +67,10 @@ impl<D: Disk> Loader<'_, D> {
                     self.remove(old, FileKind::Log).await?;
                 }
             }
+            // It must not be there under its name together with one of them, whoever has removed that: a power cut could
+            // bring it back.
+            let synced = self.disk.sync_dir(self.dir).await;
+            synced.map_err(|error| LogError::Io(Failure::new(Operation::Sync, self.dir, error)))?;
             self.rename(&path, &self.path(base_offset, FileKind::Log))
                 .await?;
         }

@@ -156,18 +156,26 @@ impl<D: Disk> Loader<'_, D> {
         Ok(state)
     }
 
-    /// The producers of a snapshot, written or not; `None` if it cannot be read. What is spoiled is removed.
+    /// The producers of a snapshot, written or not; `None` if there is none. What is spoiled is removed.
     async fn snapshot(&self, offset: i64) -> Result<Option<Vec<ProducerEntry>>, LogError> {
         if let Some(bytes) = self.pending.get(&offset) {
             return Ok(producer_snapshot::decode(bytes).ok());
         }
         let path = self.path(offset, FileKind::Snapshot);
-        let Ok(bytes) = self.disk.read_file(&path, SMALL_FILE_BYTES).await else {
-            return Ok(None);
+        let read = self.disk.read_file(&path, SMALL_FILE_BYTES).await;
+        let entries = match read {
+            Ok(bytes) => producer_snapshot::decode(&bytes).ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Too large to be one.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+            // It may well be right, and what the cleaner has taken stands nowhere else.
+            Err(error) => {
+                return Err(LogError::Io(Failure::new(Operation::Read, &path, error)));
+            }
         };
-        match producer_snapshot::decode(&bytes) {
-            Ok(entries) => Ok(Some(entries)),
-            Err(_) => {
+        match entries {
+            Some(entries) => Ok(Some(entries)),
+            None => {
                 self.remove_path(&path).await?;
                 self.unusable.borrow_mut().push(path);
                 Ok(None)
