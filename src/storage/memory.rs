@@ -80,6 +80,8 @@ struct Content {
     synced_changes: u64,
     allocated: u64,
     modified: i64,
+    /// Syncs that failed.
+    failures: u64,
 }
 
 impl Content {
@@ -146,6 +148,8 @@ struct Shared {
     writes_held: Cell<bool>,
     /// Who waits for a sync or a write that is held.
     held: RefCell<Vec<Waker>>,
+    /// How often a call lets others run.
+    pauses: RefCell<Option<fastrand::Rng>>,
     now: Cell<i64>,
 }
 
@@ -160,6 +164,9 @@ pub struct MemoryDisk {
 pub struct MemoryFile {
     shared: Rc<Shared>,
     inode: Inode,
+    /// Failed syncs of the file that were told to whoever has opened it. Linux tells each once, by the sync that
+    /// meets it or the next.
+    told: Rc<Cell<u64>>,
 }
 
 fn not_found(path: &Path) -> io::Error {
@@ -218,6 +225,26 @@ impl Shared {
         }
         self.held.borrow_mut().push(context.waker().clone());
         Poll::Pending
+    }
+
+    /// Lets others run, if that is asked for.
+    async fn pause(&self) {
+        let mut left = match &mut *self.pauses.borrow_mut() {
+            None => 0,
+            Some(rng) => match rng.u8(0..8) {
+                0 => rng.u8(0..30),
+                often => often % 3,
+            },
+        };
+        poll_fn(|context| {
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            left -= 1;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await
     }
 
     fn check(&self, call: Call) -> io::Result<()> {
@@ -367,6 +394,11 @@ impl MemoryDisk {
         }
     }
 
+    /// Every call lets others run before and after what it does, as often as `seed` says; `None`: no call does.
+    pub fn pause(&self, seed: Option<u64>) {
+        *self.shared.pauses.borrow_mut() = seed.map(fastrand::Rng::with_seed);
+    }
+
     /// Every file with its content, in the order of paths.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let names = self.shared.names.borrow();
@@ -379,6 +411,27 @@ impl MemoryDisk {
             .collect()
     }
 
+    fn rename_now(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut names = self.shared.names.borrow_mut();
+        let entry = names.remove(from).ok_or_else(|| not_found(from))?;
+        if matches!(entry, Entry::File(_)) {
+            let rename = (from.to_path_buf(), to.to_path_buf());
+            self.shared.renames.borrow_mut().push(rename);
+        }
+        let inside: Vec<PathBuf> = names
+            .keys()
+            .filter(|path| path.starts_with(from))
+            .cloned()
+            .collect();
+        for path in inside {
+            if let (Some(entry), Ok(rest)) = (names.remove(&path), path.strip_prefix(from)) {
+                names.insert(to.join(rest), entry);
+            }
+        }
+        names.insert(to.to_path_buf(), entry);
+        Ok(())
+    }
+
     fn inode(&self, path: &Path) -> Option<Inode> {
         match self.shared.names.borrow().get(path) {
             Some(Entry::File(inode)) => Some(inode.clone()),
@@ -388,6 +441,15 @@ impl MemoryDisk {
 }
 
 impl MemoryFile {
+    fn open(shared: &Rc<Shared>, inode: Inode) -> Self {
+        let told = inode.borrow().failures;
+        Self {
+            shared: shared.clone(),
+            inode,
+            told: Rc::new(Cell::new(told)),
+        }
+    }
+
     /// Bytes of the file as of its last sync.
     pub fn synced_bytes(&self) -> u64 {
         self.inode.borrow().synced.len() as u64
@@ -409,6 +471,7 @@ impl LogFile for MemoryFile {
     }
 
     async fn write_at(&self, position: u64, buffers: Vec<Bytes>) -> io::Result<u64> {
+        self.shared.pause().await;
         let mut data = Vec::new();
         for buffer in &buffers {
             data.extend_from_slice(buffer);
@@ -421,14 +484,17 @@ impl LogFile for MemoryFile {
             Some(Fault::PowerOff) => (data.len() / 2, Some(io::Error::other("no power"))),
         };
         data.truncate(keep);
-        let mut content = self.inode.borrow_mut();
-        apply(&mut content.bytes, position, &data);
-        content.allocated = content.allocated.max(content.bytes.len() as u64);
-        content.modified = self.shared.now.get();
-        content.unsynced.push(Change::Write {
-            position,
-            bytes: data,
-        });
+        {
+            let mut content = self.inode.borrow_mut();
+            apply(&mut content.bytes, position, &data);
+            content.allocated = content.allocated.max(content.bytes.len() as u64);
+            content.modified = self.shared.now.get();
+            content.unsynced.push(Change::Write {
+                position,
+                bytes: data,
+            });
+        }
+        self.shared.pause().await;
         match error {
             None => Ok(keep as u64),
             Some(error) => Err(error),
@@ -437,18 +503,24 @@ impl LogFile for MemoryFile {
 
     async fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.shared.check_read()?;
-        let content = self.inode.borrow();
-        let start = usize::try_from(position)
-            .unwrap_or(usize::MAX)
-            .min(content.bytes.len());
-        let len = buffer.len().min(content.bytes.len() - start);
-        buffer[..len].copy_from_slice(&content.bytes[start..start + len]);
+        self.shared.pause().await;
+        let len = {
+            let content = self.inode.borrow();
+            let start = usize::try_from(position)
+                .unwrap_or(usize::MAX)
+                .min(content.bytes.len());
+            let len = buffer.len().min(content.bytes.len() - start);
+            buffer[..len].copy_from_slice(&content.bytes[start..start + len]);
+            len
+        };
         let read = self.shared.read_bytes.get() + len as u64;
         self.shared.read_bytes.set(read);
+        self.shared.pause().await;
         Ok(len)
     }
 
     async fn allocate(&self, position: u64, len: u64) -> io::Result<()> {
+        self.shared.pause().await;
         self.shared.check(Call::Any)?;
         let mut content = self.inode.borrow_mut();
         content.allocated = content.allocated.max(position + len);
@@ -457,22 +529,28 @@ impl LogFile for MemoryFile {
 
     async fn fill(&self, position: u64, len: u64) -> io::Result<bool> {
         let zeros = Bytes::from(vec![0; len as usize]);
-        match self.write_at(position, vec![zeros]).await {
+        // A failure that its sync meets is told to others as well.
+        let file = Self::open(&self.shared, self.inode.clone());
+        match file.write_at(position, vec![zeros]).await {
             Ok(n) if n == len => {}
             Ok(_) => return Ok(false),
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => return Ok(false),
             Err(error) => return Err(error),
         }
-        self.sync_data().await?;
+        file.sync_data().await?;
         Ok(true)
     }
 
     async fn truncate(&self, len: u64) -> io::Result<()> {
+        self.shared.pause().await;
         self.shared.check(Call::Any)?;
-        let mut content = self.inode.borrow_mut();
-        content.bytes.resize(len as usize, 0);
-        content.allocated = len;
-        content.unsynced.push(Change::Truncate(len));
+        {
+            let mut content = self.inode.borrow_mut();
+            content.bytes.resize(len as usize, 0);
+            content.allocated = len;
+            content.unsynced.push(Change::Truncate(len));
+        }
+        self.shared.pause().await;
         Ok(())
     }
 
@@ -480,9 +558,16 @@ impl LogFile for MemoryFile {
         if let Err(error) = self.shared.check(Call::Sync) {
             if !self.shared.off.get() {
                 let mut rng = fastrand::Rng::with_seed(self.shared.calls.get());
-                self.inode.borrow_mut().forget_unsynced(&mut rng);
+                let mut content = self.inode.borrow_mut();
+                content.forget_unsynced(&mut rng);
+                content.failures += 1;
+                self.told.set(content.failures);
             }
             return Err(error);
+        }
+        let failures = self.inode.borrow().failures;
+        if self.told.replace(failures) < failures {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         if self.is_lied_about() {
             return Ok(());
@@ -491,12 +576,14 @@ impl LogFile for MemoryFile {
             let content = self.inode.borrow();
             content.synced_changes + content.unsynced.len() as u64
         };
+        self.shared.pause().await;
         poll_fn(|context| self.shared.poll_held(&self.shared.syncs_held, context)).await;
         self.inode.borrow_mut().sync_up_to(covered);
         Ok(())
     }
 
     async fn slice(&self, position: u64, len: u32, _loan: Loan) -> io::Result<LogSlice> {
+        self.shared.pause().await;
         let content = self.inode.borrow();
         let start = position as usize;
         match content.bytes.get(start..start + len as usize) {
@@ -510,6 +597,7 @@ impl Disk for MemoryDisk {
     type File = MemoryFile;
 
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<MemoryFile> {
+        self.shared.pause().await;
         let inode = match self.inode(path) {
             Some(inode) => inode,
             None if matches!(mode, OpenMode::Create | OpenMode::Truncate) => {
@@ -527,17 +615,16 @@ impl Disk for MemoryDisk {
             None => return Err(not_found(path)),
         };
         self.shared.opens.set(self.shared.opens.get() + 1);
-        let file = MemoryFile {
-            shared: self.shared.clone(),
-            inode,
-        };
+        let file = MemoryFile::open(&self.shared, inode);
         if mode == OpenMode::Truncate && file.len()? > 0 {
             file.truncate(0).await?;
         }
+        self.shared.pause().await;
         Ok(file)
     }
 
     async fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.shared.pause().await;
         self.shared.check_read()?;
         let names = self.shared.names.borrow();
         if !matches!(names.get(dir), Some(Entry::Dir)) {
@@ -569,6 +656,7 @@ impl Disk for MemoryDisk {
     }
 
     async fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.shared.pause().await;
         self.shared.check(Call::Any)?;
         let mut names = self.shared.names.borrow_mut();
         if names.contains_key(path) {
@@ -586,42 +674,31 @@ impl Disk for MemoryDisk {
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.shared.pause().await;
         self.shared.check(Call::Any)?;
-        let mut names = self.shared.names.borrow_mut();
-        let entry = names.remove(from).ok_or_else(|| not_found(from))?;
-        if matches!(entry, Entry::File(_)) {
-            let rename = (from.to_path_buf(), to.to_path_buf());
-            self.shared.renames.borrow_mut().push(rename);
-        }
-        let inside: Vec<PathBuf> = names
-            .keys()
-            .filter(|path| path.starts_with(from))
-            .cloned()
-            .collect();
-        for path in inside {
-            if let (Some(entry), Ok(rest)) = (names.remove(&path), path.strip_prefix(from)) {
-                names.insert(to.join(rest), entry);
-            }
-        }
-        names.insert(to.to_path_buf(), entry);
+        self.rename_now(from, to)?;
+        self.shared.pause().await;
         Ok(())
     }
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.shared.check(Call::Any)?;
         let is_held = &self.shared.removals_held;
+        self.shared.pause().await;
         poll_fn(|context| self.shared.poll_held(is_held, context)).await;
         match self.inode(path) {
             Some(_) => {
                 self.shared.names.borrow_mut().remove(path);
                 self.shared.removals.borrow_mut().push(path.to_path_buf());
-                Ok(())
             }
-            None => Err(not_found(path)),
+            None => return Err(not_found(path)),
         }
+        self.shared.pause().await;
+        Ok(())
     }
 
     async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.shared.pause().await;
         self.shared.check(Call::Any)?;
         let mut names = self.shared.names.borrow_mut();
         if !matches!(names.get(path), Some(Entry::Dir)) {
@@ -632,6 +709,7 @@ impl Disk for MemoryDisk {
     }
 
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.shared.pause().await;
         self.shared.check(Call::Sync)?;
         if self.shared.lies.skip_dir(dir) {
             return Ok(());
@@ -656,6 +734,7 @@ impl Disk for MemoryDisk {
     }
 
     async fn read_file(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {
+        self.shared.pause().await;
         let inode = self.inode(path).ok_or_else(|| not_found(path))?;
         self.shared.check_read()?;
         let content = inode.borrow();

@@ -171,5 +171,6 @@ fn crashed_content(content: &Content, rng: &mut fastrand::Rng) -> Content {
         unsynced: Vec::new(),
         synced_changes: 0,
         modified: content.modified,
+        failures: 0,
     }
 }

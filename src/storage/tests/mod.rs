@@ -1,5 +1,6 @@
 //! Tests of whole logs: one suite on every back end, crash images, and a model.
 
+mod beside;
 mod cleaner;
 mod cleaner_cuts;
 mod crash;

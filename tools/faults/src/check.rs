@@ -29,6 +29,7 @@ macro_rules! ensure {
         }
     };
 }
+pub(crate) use ensure;
 
 /// Holds `log` against `history`, which `after` says what to expect of, and makes the history that of the log
 /// as it is now. `now` is the time, `max_bytes` how much is read at once.
@@ -87,7 +88,8 @@ fn bounds(log: &Log<MemoryDisk>, history: &History, after: After) -> Outcome {
     Ok(())
 }
 
-fn served(found: &[Found], log: &Log<MemoryDisk>, history: &History, after: After) -> Outcome {
+/// Whether all that was `found` was appended.
+pub fn served(found: &[Found], log: &Log<MemoryDisk>, history: &History, after: After) -> Outcome {
     let mut by_base: BTreeMap<i64, Vec<&Batch>> = BTreeMap::new();
     for batch in history.candidates(after) {
         by_base.entry(batch.base()).or_default().push(batch);
@@ -212,7 +214,7 @@ fn ends_nothing(marker: &Batch, found: &[Found], history: &History) -> bool {
     })
 }
 
-/// What recovery has left is the history from now on, and survives a power cut. What a truncation had cut off before
+/// What recovery has left is the history from now on, and survives a power cut once the checkpoints say so. What a truncation had cut off before
 /// the process was killed may come back until something is flushed, as it may without the kill.
 fn adopt(found: &[Found], log: &Log<MemoryDisk>, history: &mut History, after: After) {
     let (start, end) = (log.log_start_offset().0, log.log_end_offset().0);
@@ -262,7 +264,7 @@ fn adopt(found: &[Found], log: &Log<MemoryDisk>, history: &mut History, after: A
     history.batches = kept;
     history.start_at(start);
     history.end = end;
-    history.flushed = end;
+    history.flushed = history.flushed.min(end);
     history.is_truncating = false;
     history.cleaned_limit = history.cleaned_limit.min(end);
     history.decide();

@@ -8,11 +8,13 @@
 //! ```text
 //! world     the process: how it starts, stops and is cut off
 //! workload  what it is asked for
+//! beside    the same, all at once
 //! history   what a log was told to hold
 //! check     holds a log against its history
 //! switch    syncs that are left out on purpose, to show that it is noticed
 //! ```
 
+mod beside;
 mod check;
 mod history;
 mod reading;

@@ -80,6 +80,17 @@ fn batches(bytes: &Bytes) -> Result<Vec<Found>, String> {
     Ok(found)
 }
 
+/// The batches of what was read.
+pub fn parse(slice: &LogSlice) -> Result<Vec<Found>, String> {
+    let LogSlice::Bytes(bytes) = slice else {
+        return Err("a slice of a file from memory".into());
+    };
+    batches(bytes).map_err(|error| {
+        let whole = BatchHeader::parse(bytes);
+        format!("{error} in {} bytes that begin with {whole:?}", bytes.len())
+    })
+}
+
 /// The batches from `from` to the end of the log, by reads of at most `max_bytes`.
 pub fn read(log: &Log<MemoryDisk>, from: Offset, max_bytes: u32) -> Result<Vec<Found>, String> {
     let mut found = Vec::new();
@@ -89,16 +100,8 @@ pub fn read(log: &Log<MemoryDisk>, from: Offset, max_bytes: u32) -> Result<Vec<F
         let out = run(log.read(next, max_bytes, end, true));
         let out = out.map_err(|error| format!("read at {next}: {error}"))?;
         let Some(slice) = &out.slice else { break };
-        let LogSlice::Bytes(bytes) = slice else {
-            return Err("a slice of a file from memory".into());
-        };
-        let read = batches(bytes).map_err(|error| {
-            let whole = BatchHeader::parse(bytes);
-            let len = bytes.len();
-            format!(
-                "read of {max_bytes} at {next}: {error} in {len} bytes that begin with {whole:?}"
-            )
-        })?;
+        let read = parse(slice);
+        let read = read.map_err(|error| format!("read of {max_bytes} at {next}: {error}"))?;
         if out.next_offset <= next {
             return Err(format!("a read at {next} goes on at {}", out.next_offset));
         }

@@ -25,9 +25,18 @@ const TRANSACTIONAL: [i64; 3] = [11, 12, 13];
 const KEYS: u8 = 10;
 
 /// Lets others run at every `every`-th opportunity.
-struct Halting {
+pub struct Halting {
     every: u32,
     count: Cell<u32>,
+}
+
+impl Halting {
+    pub fn every(every: u32) -> Self {
+        Self {
+            every,
+            count: Cell::new(0),
+        }
+    }
 }
 
 impl Pace for Halting {
@@ -100,7 +109,7 @@ impl World {
             1 if self.rng.bool() => self.set_fault(),
             _ => {}
         }
-        match self.rng.u8(0..24) {
+        match self.rng.u8(0..27) {
             0..7 => self.append(i),
             7 => self.end_txn(i),
             8..11 => self.flush(i, true),
@@ -115,6 +124,7 @@ impl World {
             20 => self.truncate(i),
             21 => self.look(i),
             22 => self.peek(i),
+            23..26 => self.beside(i),
             _ => self.restart(),
         }
     }
@@ -166,6 +176,12 @@ impl World {
     }
 
     fn append(&mut self, i: usize) -> Result<(), Stop> {
+        self.stage_some(i)?;
+        self.write(i)
+    }
+
+    /// Stages a few batches.
+    pub fn stage_some(&mut self, i: usize) -> Result<(), Stop> {
         for _ in 0..self.rng.u8(1..4) {
             let count = self.rng.usize(1..4);
             match self.rng.u8(0..8) {
@@ -180,7 +196,7 @@ impl World {
                 }
             }
         }
-        self.write(i)
+        Ok(())
     }
 
     fn write(&mut self, i: usize) -> Result<(), Stop> {
@@ -208,7 +224,7 @@ impl World {
         Ok(())
     }
 
-    fn tell_written(&mut self, i: usize) {
+    pub fn tell_written(&mut self, i: usize) {
         self.tell(|world| {
             let side = &world.sides[i];
             let staged: Vec<_> = side
@@ -238,7 +254,14 @@ impl World {
             let id = ProducerId(id);
             let entry = log.producers().get(id).copied();
             known = entry.and_then(|entry| entry.last_batch().copied());
-            let mut epoch = entry.map_or(ProducerEpoch(0), |entry| entry.producer_epoch);
+            // Nobody begins again at sequence 0 without a new epoch: the log may have forgotten what a power cut
+            // brings back.
+            let history = &self.sides[i].history;
+            let all = history.batches.iter().chain(&history.maybe);
+            let ever = all.chain(&history.ghosts).map(|b| &b.header);
+            let ever = ever.filter(|h| h.producer_id == id);
+            let anew = ever.map(|h| h.producer_epoch.0 + 1).max().unwrap_or(0);
+            let mut epoch = entry.map_or(ProducerEpoch(anew), |entry| entry.producer_epoch);
             let last = entry.map_or(-1, |entry| entry.last_sequence());
             let mut sequence = (last + 1) & i32::MAX;
             let is_open = entry.is_some_and(|e| e.current_txn_first_offset.is_some());
@@ -356,6 +379,12 @@ impl World {
     }
 
     fn end_txn(&mut self, i: usize) -> Result<(), Stop> {
+        self.stage_end_txn(i)?;
+        self.write(i)
+    }
+
+    /// Stages markers of some transactions.
+    pub fn stage_end_txn(&mut self, i: usize) -> Result<(), Stop> {
         let log = self.sides[i].log();
         for id in TRANSACTIONAL.map(ProducerId) {
             let entry = log.producers().get(id).copied();
@@ -378,7 +407,7 @@ impl World {
             let origin = AppendOrigin::Coordinator;
             self.place(i, bytes, Some(marker), origin, Vec::new())?;
         }
-        self.write(i)
+        Ok(())
     }
 
     fn flush(&mut self, i: usize, all: bool) -> Result<(), Stop> {
@@ -561,10 +590,7 @@ impl World {
             load_factor: 0.95,
             io_bytes: 4096,
         };
-        let pace = Halting {
-            every: self.rng.u32(1..60),
-            count: Cell::new(0),
-        };
+        let pace = Halting::every(self.rng.u32(1..60));
         if !self.is_faulty && self.rng.u8(0..4) == 0 {
             let at = self.disk.calls(Call::Any) + self.rng.u64(1..40);
             self.tell(|_| format!("the power goes at {at}, while cleaning"));

@@ -245,8 +245,16 @@ impl World {
         self.enter(Phase::Other);
         if has_recovered && self.sides.iter().all(|side| side.log.is_some()) {
             // As the broker does before it lets anybody append.
-            self.write_checkpoints()?;
+            if !self.write_checkpoints()? {
+                return Ok(());
+            }
             self.tell(|_| "checkpoints after a recovery".into());
+        }
+        for side in &mut self.sides {
+            if let Some(log) = &side.log {
+                side.history.flushed = side.history.end;
+                log.on_high_watermark(side.high_watermark());
+            }
         }
         Ok(())
     }
@@ -311,7 +319,6 @@ impl World {
         // What a client reads now is as it was when it was told.
         check(&log, &mut side.history, after, self.now, max_bytes).map_err(name)?;
         check_indexes(&self.disk, &dir).map_err(name)?;
-        log.on_high_watermark(side.high_watermark());
         side.log = Some(Rc::new(log));
         Ok(report.recovered_segments > 0)
     }
