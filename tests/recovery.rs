@@ -260,8 +260,39 @@ fn a_deleted_topics_folder_goes_and_its_name_is_free_at_once() {
     fs::create_dir(broker.log_dir().join(theirs)).unwrap();
     broker.kill();
     broker.start_again().unwrap();
-    assert_eq!(names(&broker.log_dir(), "-delete"), [theirs]);
+    eventually("what the stop left goes", || {
+        names(&broker.log_dir(), "-delete") == [theirs]
+    });
     assert!(broker.stop().unwrap().success());
+}
+
+#[test]
+fn neither_a_start_nor_a_stop_waits_for_the_removal_of_what_deleted_topics_left() {
+    let at = tempfile::tempdir().unwrap();
+    let mut broker = start(at.path(), &[]);
+    let client = Client::of(&broker);
+    client.create("t", 1, &[]);
+    broker.kill();
+    // A file of a TiB goes in pieces, in more than two minutes.
+    let left = broker
+        .log_dir()
+        .join("old-0.00000000000080000000000000000abc-delete");
+    fs::create_dir(&left).unwrap();
+    let large = fs::File::create(left.join("00000000000000000000.log")).unwrap();
+    large.set_len(1 << 40).unwrap();
+    drop(large);
+    broker.start_again().unwrap();
+    let client = Client::of(&broker);
+    client.send("t", 0, &values(0..10, 10)).unwrap();
+    eventually("the removal is under way", || {
+        names(&left, ".log").is_empty()
+    });
+    assert!(left.exists());
+    assert!(broker.stop().unwrap().success());
+    assert!(left.exists());
+    broker.start_again().unwrap();
+    assert_eq!(Client::of(&broker).watermarks("t", 0), (0, 10));
+    eventually("the folder goes", || !left.exists());
 }
 
 #[test]

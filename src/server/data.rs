@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -21,7 +21,7 @@ use crate::storage::checkpoint::{
     encode_offsets, encode_partition_metadata,
 };
 use crate::storage::names::{self, Folder, PARTITION_METADATA};
-use crate::storage::{AllocationBudget, Inline, PageCache, log_dir};
+use crate::storage::{AllocationBudget, Inline, PageCache, log_dir, remove_folder_now};
 
 /// Bytes that the logs of one directory may have allocated ahead of what is written.
 const ALLOCATED_AHEAD_BYTES: u64 = 4 << 30;
@@ -42,21 +42,64 @@ struct FoundPartition {
 pub struct Found {
     pub directories: Vec<Directory>,
     partitions: Vec<FoundPartition>,
+    leftovers: Leftovers,
 }
 
-/// Looks through the directories: partitions, checkpoints, leftovers of deleted topics, which go.
+/// Folders of which nobody wants anything, and whose names nobody needs: of deleted topics, and of logs that were to
+/// move, or have moved. They may hold terabytes.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct Leftovers(Vec<PathBuf>);
+
+impl Leftovers {
+    /// Removes them one by one, on a thread of their own, which a stop of the node does not wait for: what is left
+    /// then goes after the next start.
+    pub fn remove(self) {
+        let Leftovers(folders) = self;
+        if folders.is_empty() {
+            return;
+        }
+        let remove = move || {
+            for folder in &folders {
+                match remove_folder_now(folder) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        tracing::warn!("{} cannot be removed: {error}", folder.display());
+                    }
+                    _ => {}
+                }
+            }
+            tracing::info!(
+                "{} folders of deleted partitions are removed",
+                folders.len()
+            );
+        };
+        let thread = std::thread::Builder::new().name("removal".to_owned());
+        if let Err(error) = thread.spawn(remove) {
+            tracing::warn!("folders of deleted partitions are not removed: {error}");
+        }
+    }
+}
+
+/// Looks through the directories: partitions, checkpoints, leftovers.
 ///
 /// `is_known`: the node has metadata, so that it knows what it misses. Then one directory that cannot be
 /// read goes offline, while there is another; a new node is refused.
 pub fn scan(dirs: &DataDirs, is_known: bool) -> io::Result<Found> {
     let mut directories = Vec::new();
     let mut partitions = Vec::new();
+    let mut leftovers = Leftovers::default();
     let changed = Arc::new(Notify::new());
     for (directory, dir) in dirs.data().iter().enumerate() {
         let (mut here, mut expected) = (Vec::new(), HashSet::new());
         let mut failure = dir.offline.clone();
         if failure.is_none()
-            && let Err(error) = scan_one(directory, &dir.path, &mut here, &mut expected)
+            && let Err(error) = scan_one(
+                directory,
+                &dir.path,
+                &mut here,
+                &mut expected,
+                &mut leftovers,
+            )
         {
             if !is_known || dirs.data().len() == 1 {
                 return Err(error);
@@ -88,10 +131,11 @@ pub fn scan(dirs: &DataDirs, is_known: bool) -> io::Result<Found> {
     if directories.iter().all(|dir| dir.failure().is_some()) {
         return Err(io::Error::other("none of log.dirs can be read"));
     }
-    settle_moves(&directories, &mut partitions)?;
+    settle_moves(&directories, &mut partitions, &mut leftovers)?;
     Ok(Found {
         directories,
         partitions,
+        leftovers,
     })
 }
 
@@ -101,6 +145,7 @@ fn scan_one(
     dir: &Path,
     partitions: &mut Vec<FoundPartition>,
     expected: &mut HashSet<String>,
+    leftovers: &mut Leftovers,
 ) -> io::Result<()> {
     for entry in fs::read_dir(dir).map_err(|e| named(dir, e))? {
         let entry = entry.map_err(|e| named(dir, e))?;
@@ -122,17 +167,19 @@ fn scan_one(
             }
             // What another broker deleted is not ours to remove.
             Folder::Deleted if !names::is_ours(&name) => {}
-            Folder::Deleted => {
-                if let Err(error) = fs::remove_dir_all(entry.path()) {
-                    tracing::warn!("{} cannot be removed: {error}", entry.path().display());
-                }
-            }
-            // A move that was under way begins anew.
+            Folder::Deleted => leftovers.0.push(entry.path()),
+            // A move that was under way begins anew, in a folder of another name.
             Folder::LeftAlone => {
                 if let Some(folder) = names::future_of(&name) {
                     expected.insert(folder.to_owned());
-                    if let Err(error) = fs::remove_dir_all(entry.path()) {
-                        tracing::warn!("{} cannot be removed: {error}", entry.path().display());
+                    let deleted = name.strip_suffix("-future").unwrap_or(&name);
+                    let deleted = dir.join(format!("{deleted}-delete"));
+                    // Or the next start would take it for a move that was under way.
+                    match fs::rename(entry.path(), &deleted) {
+                        Ok(()) => leftovers.0.push(deleted),
+                        Err(error) => {
+                            tracing::warn!("{} cannot be renamed: {error}", entry.path().display());
+                        }
                     }
                 }
             }
@@ -144,7 +191,11 @@ fn scan_one(
 
 /// Of two folders of one partition, keeps that which was moved here and is whole; the other is what the move had not
 /// taken away yet. Without such a mark the first is kept, and the others are set aside.
-fn settle_moves(directories: &[Directory], partitions: &mut Vec<FoundPartition>) -> io::Result<()> {
+fn settle_moves(
+    directories: &[Directory],
+    partitions: &mut Vec<FoundPartition>,
+    leftovers: &mut Leftovers,
+) -> io::Result<()> {
     let path = |found: &FoundPartition| directories[found.directory].path.join(&found.folder);
     let marked = |found: &FoundPartition| path(found).join(REPLICA_MOVED).exists();
     let mut kept: HashMap<String, (usize, bool)> = HashMap::new();
@@ -170,7 +221,11 @@ fn settle_moves(directories: &[Directory], partitions: &mut Vec<FoundPartition>)
             .fetch_sub(1, Ordering::Relaxed);
         if is_marked {
             tracing::info!("{} was moved away and is removed", at.display());
-            fs::remove_dir_all(&at).map_err(|e| named(&at, e))?;
+            let unique = uuid::Uuid::new_v4().as_u128();
+            let deleted = names::deleted_folder_name(&found.topic, found.partition, unique);
+            let deleted = directories[found.directory].path.join(deleted);
+            fs::rename(&at, &deleted).map_err(|e| named(&at, e))?;
+            leftovers.0.push(deleted);
         } else {
             let stray = format!("{}.{}-stray", found.folder, uuid::Uuid::new_v4().simple());
             tracing::error!(
@@ -182,7 +237,7 @@ fn settle_moves(directories: &[Directory], partitions: &mut Vec<FoundPartition>)
         }
         File::open(&directories[found.directory].path)?.sync_all()?;
     }
-    // The mark may go once the other is gone for good.
+    // The mark may go once the other has lost its name for good.
     for found in left.iter().filter(|found| marked(found)) {
         let at = path(found);
         fs::remove_file(at.join(REPLICA_MOVED))
@@ -282,9 +337,9 @@ impl Found {
             .collect()
     }
 
-    /// The directories alone: of their partitions the metadata tells from now on.
-    pub fn into_directories(self) -> Vec<Directory> {
-        self.directories
+    /// The directories, and what is to be removed: of the partitions the metadata tells from now on.
+    pub fn into_directories(self) -> (Vec<Directory>, Leftovers) {
+        (self.directories, self.leftovers)
     }
 
     /// The names of the partitions' folders.

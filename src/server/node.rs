@@ -9,6 +9,7 @@
 //!    register, which makes the metadata its own: a crash in between must not turn what it was about to
 //!    take over into strays. Afterwards folders of unknown topics are set aside.
 //! 4. The shards are told and open their partitions. When all are open, connections are accepted.
+//! 5. What deleted topics have left is removed.
 //!
 //! # The stop
 //! Connections take nothing new and finish what is in flight; logs are written, flushed and closed;
@@ -270,7 +271,8 @@ async fn node(
         .pop()
         .ok_or_else(|| NodeError::Failed("no endpoint for the control thread".to_owned()))?;
     let counters = ShardCounters::for_shards(shards);
-    let directories = Arc::new(found.into_directories());
+    let (directories, leftovers) = found.into_directories();
+    let directories = Arc::new(directories);
     let names: Vec<Arc<str>> = open
         .iter()
         .map(|o| o.listener.name.as_str().into())
@@ -352,6 +354,7 @@ async fn node(
         shards,
         took: started.elapsed(),
     });
+    leftovers.remove();
 
     let running = tokio::task::spawn_blocking(move || running.join());
     tokio::pin!(running);

@@ -83,5 +83,6 @@ pub use page_cache::PageCache;
 pub use producer_state::AppendOrigin;
 pub use read::ReadOut;
 pub use recovery::{Damage, OpenOptions, OpenReport};
+pub use removal::remove_folder_now;
 pub use retention::Deleted;
 pub use timestamps::TimestampOffset;

@@ -19,7 +19,7 @@ use rustix::io::ReadWriteFlags;
 use super::disk::{
     DirEntry, Disk, Loan, LogFile, LogSlice, MAX_WRITE_BUFFERS, Offload, OpenMode, passed_over,
 };
-use super::removal::remove_now;
+use super::removal::{remove_folder_now, remove_now};
 use crate::base::profile::Gauged;
 use crate::base::{FileSlice, Timestamp};
 use crate::runtime::profile;
@@ -281,17 +281,7 @@ impl<O: Offload + std::fmt::Debug> Disk for PageCache<O> {
 
     async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let path = path.to_path_buf();
-        self.offload
-            .run(move || {
-                for entry in std::fs::read_dir(&path)? {
-                    let entry = entry?;
-                    if entry.file_type()?.is_file() {
-                        passed_over(remove_now(&entry.path()))?;
-                    }
-                }
-                std::fs::remove_dir_all(path)
-            })
-            .await
+        self.offload.run(move || remove_folder_now(&path)).await
     }
 
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {

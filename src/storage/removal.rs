@@ -39,6 +39,20 @@ pub(super) fn remove_now(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes a partition's folder with all that is in it; takes long where that is much.
+pub fn remove_folder_now(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            match remove_now(&entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    std::fs::remove_dir_all(folder)
+}
+
 /// Nobody reads it any more, and it has no other name, such as a copy made by links has.
 fn is_ours_alone(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.nlink() == 0) && is_open_only_here(file)
