@@ -413,6 +413,30 @@ fn a_checkpoint_above_the_end_of_a_log_is_written_anew_before_anything_is_append
 }
 
 #[test]
+fn checkpoints_that_could_not_be_written_after_a_recovery_are_written_soon() {
+    let at = tempfile::tempdir().unwrap();
+    let mut broker = start(at.path(), &[]);
+    let client = Client::of(&broker);
+    client.create("t", 1, &[]);
+    client.send("t", 0, &values(0..100, 1000)).unwrap();
+    broker.kill();
+    let path = broker.log_dir().join("recovery-point-offset-checkpoint");
+    // In the way of the file under whose name the new one is made.
+    let in_the_way = path.with_extension("tmp");
+    fs::create_dir(&in_the_way).unwrap();
+    let is_told = || {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        text.lines().any(|line| line.starts_with("t 0 "))
+    };
+    broker.start_again().unwrap();
+    assert_eq!(Client::of(&broker).watermarks("t", 0), (0, 100));
+    assert!(!is_told());
+    fs::remove_dir(&in_the_way).unwrap();
+    // Far sooner than the interval of a minute.
+    eventually("the checkpoint is written", is_told);
+}
+
+#[test]
 fn a_recovered_log_that_nobody_writes_to_is_flushed_and_not_recovered_again() {
     let at = tempfile::tempdir().unwrap();
     let checkpoints = [("log.flush.offset.checkpoint.interval.ms", "1000")];

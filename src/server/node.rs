@@ -44,7 +44,7 @@ use crate::metadata::{DirectoryId, Endpoint as Advertised, Image};
 use crate::runtime::executor::{ShardOptions, spawn_shards};
 use crate::runtime::mailbox::{Bounds, mailbox};
 use crate::server::data;
-use crate::server::data_dir::DataDirs;
+use crate::server::data_dir::{DataDir, DataDirs};
 use crate::server::error::StartError;
 use crate::server::shard_main::{self, ShardSeed};
 use crate::server::startup::{Prepared, ReadyLine};
@@ -332,17 +332,17 @@ async fn node(
         };
         tokio::task::spawn_local(watcher.run(view, watching_stops))
     });
+    let checkpointed = Arc::new(dirs.data().to_vec());
+    // A log may end below what the last checkpoint says. What is appended now must not be trusted by it after
+    // another crash.
+    let is_written = recovered == 0
+        || write_all_checkpoints(&host, checkpointed.clone(), directories.clone()).await;
     let checkpointing = tokio::task::spawn_local(checkpoint_loop(
         host.clone(),
-        dirs.data().to_vec(),
+        checkpointed,
         directories.clone(),
+        is_written,
     ));
-    if recovered > 0 {
-        // A log may end below what the last checkpoint says. What is appended now must not be trusted by it
-        // after another crash.
-        let dirs = Arc::new(dirs.data().to_vec());
-        write_all_checkpoints(&host, dirs, directories.clone()).await;
-    }
     let _ = host.ask(0, Request::Accept).await;
     if let Some(watcher) = watcher {
         watcher.ready();
@@ -544,41 +544,56 @@ fn advertised(open: &[Open]) -> BTreeMap<String, Advertised> {
 /// trusted by what they say of the old one.
 const CHECKPOINT_AFTER_DELETION: Duration = Duration::from_secs(1);
 
-/// Writes the checkpoints at intervals, off this thread.
+/// How soon a write of the checkpoints that failed is tried again; then twice as long, up to the interval. What is
+/// there until then may say of a log that was cut, or of one that was deleted, more than there is on the device of
+/// what is appended now.
+const CHECKPOINT_AGAIN: Duration = Duration::from_secs(1);
+
+/// Writes the checkpoints at intervals, off this thread. `is_written`: the last write of them did not fail.
 async fn checkpoint_loop(
     host: Rc<ControlHost>,
-    dirs: Vec<crate::server::data_dir::DataDir>,
+    dirs: Arc<Vec<DataDir>>,
     directories: Arc<Vec<Directory>>,
+    mut is_written: bool,
 ) {
-    let dirs = Arc::new(dirs);
     let deleted = |directories: &[Directory]| -> usize {
         let of_each = directories.iter();
         of_each.map(|d| d.deleted.load(Ordering::Relaxed)).sum()
     };
     let mut seen = deleted(&directories);
+    let mut again = CHECKPOINT_AGAIN;
     loop {
         let settings = host.settings();
         let interval = settings
             .log_flush_offset_checkpoint_interval_ms
             .min(settings.log_flush_start_offset_checkpoint_interval_ms)
             .max(1000);
-        let due = tokio::time::Instant::now() + Duration::from_millis(interval);
+        let mut wait = Duration::from_millis(interval);
+        if is_written {
+            again = CHECKPOINT_AGAIN;
+        } else {
+            wait = wait.min(again);
+            again *= 2;
+        }
+        let due = tokio::time::Instant::now() + wait;
         while tokio::time::Instant::now() < due && deleted(&directories) == seen {
             let left = due.saturating_duration_since(tokio::time::Instant::now());
             tokio::time::sleep(left.min(CHECKPOINT_AFTER_DELETION)).await;
         }
         seen = deleted(&directories);
-        write_all_checkpoints(&host, dirs.clone(), directories.clone()).await;
+        is_written = write_all_checkpoints(&host, dirs.clone(), directories.clone()).await;
     }
 }
 
+/// Returns whether those of every directory that serves were written.
 async fn write_all_checkpoints(
     host: &ControlHost,
-    dirs: Arc<Vec<crate::server::data_dir::DataDir>>,
+    dirs: Arc<Vec<DataDir>>,
     directories: Arc<Vec<Directory>>,
-) {
+) -> bool {
     let checkpoints = checkpoints(host).await;
-    let _ = tokio::task::spawn_blocking(move || {
+    let written = tokio::task::spawn_blocking(move || {
+        let mut written = true;
         for (index, dir) in dirs.iter().enumerate() {
             if directories[index].failure().is_some() {
                 continue;
@@ -590,10 +605,12 @@ async fn write_all_checkpoints(
             if let Err(error) = data::write_checkpoints(dir, &of_dir) {
                 let path = dir.path.display();
                 tracing::error!("{path}: checkpoints could not be written: {error}");
+                written = false;
             }
         }
-    })
-    .await;
+        written
+    });
+    written.await.unwrap_or(false)
 }
 
 async fn checkpoints(host: &ControlHost) -> Vec<Checkpoint> {
