@@ -23,6 +23,7 @@ use ringspun::admin::tune::command::{self as tune, TuneArguments};
 use ringspun::base::listeners::{self, HostPort};
 use ringspun::base::settings::{self, Inputs, Loaded};
 use ringspun::broker::loggers::Loggers;
+use ringspun::runtime::allocator::Allocator;
 use ringspun::runtime::executor;
 use ringspun::server::error::{StartError, one_line};
 use ringspun::server::logging;
@@ -31,7 +32,7 @@ use ringspun::server::signals::StopSignals;
 use ringspun::server::startup::{self, Prepared};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// A Kafka-compatible message broker. Without arguments it runs one on 127.0.0.1:9092.
 #[derive(Parser)]

@@ -32,13 +32,17 @@ use glommio::{
 use rustix::thread::{CpuSet, MembarrierCommand, membarrier, sched_setaffinity};
 
 use super::lane::Bell;
-use super::profile;
+use super::{allocator, profile};
 
 /// How often the watchdog looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Looks after which a shard that stands still is poked; then it is taken to be idle.
 const POKE_AT: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
+
+/// Helper threads of a shard. Two, so that a short job does not wait for a long one: removing a file of 1 GiB that is
+/// in the page cache takes 200 to 300 ms.
+const HELPERS: usize = 2;
 
 /// How the executors are made.
 #[derive(Clone, Debug)]
@@ -130,9 +134,7 @@ where
             .name(&options.name)
             .io_memory(options.io_memory)
             .ring_depth(options.ring_depth)
-            // Two, so that a short job does not wait for a long one: removing a file of 1 GiB that is in the page
-            // cache takes 200 to 300 ms.
-            .blocking_thread_pool_placement(PoolPlacement::Unbound(2))
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(HELPERS))
             .spawn(move || async move {
                 IS_SHARD.set(true);
                 if let Err(error) = pin_to(core) {
@@ -226,6 +228,21 @@ pub fn spawn_latency<T: 'static>(
 /// and cannot be cut into pieces.
 pub async fn run_aside<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
     glommio::executor().spawn_blocking(job).await
+}
+
+/// Gives back the memory that this shard and its helpers have freed and keep; see [`allocator::give_back`]. For the end
+/// of what took much of it and is rare.
+pub async fn give_back() {
+    allocator::give_back();
+    let aside = || {
+        run_aside(|| {
+            allocator::give_back();
+            // A helper that were done could take the job of the other one.
+            std::thread::sleep(Duration::from_millis(1));
+        })
+    };
+    const { assert!(HELPERS == 2) };
+    futures_lite::future::zip(aside(), aside()).await;
 }
 
 /// Lets everything else that can run on this shard run once, and sockets and timers be looked at.

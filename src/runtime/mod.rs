@@ -1,6 +1,7 @@
 //! Pinned executors, the mailbox between them, the memory budget.
 
 pub mod aligned;
+pub mod allocator;
 pub mod aux_ring;
 pub mod budget;
 pub mod clock;

@@ -41,6 +41,7 @@ use crate::broker::open_files::share_of;
 use crate::controller::BrokerStart;
 use crate::controller::quorum::{ControllerService, Quorum};
 use crate::metadata::{DirectoryId, Endpoint as Advertised, Image};
+use crate::runtime::allocator;
 use crate::runtime::executor::{ShardOptions, spawn_shards};
 use crate::runtime::mailbox::{Bounds, mailbox};
 use crate::server::data;
@@ -324,6 +325,7 @@ async fn node(
     }
     tracing::info!(partitions, recovered, offline, "partitions are open");
     directories.iter().for_each(Directory::forget_points);
+    allocator::give_back();
     let (stop_watching, watching_stops) = tokio::sync::oneshot::channel::<()>();
     let watching = watcher.map(|watcher| {
         let view = NodeView {

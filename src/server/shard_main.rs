@@ -80,6 +80,8 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
     if let Ok(before) = disk_workers {
         let _ = ring.set_disk_workers(before);
     }
+    // Many logs were opened at once, in as many tasks.
+    executor::give_back().await;
     shard.start();
 
     // Requests and replies get half of the pool. The rest is for what is not counted byte by byte:
