@@ -50,8 +50,9 @@ const BLANK: u8 = 0;
 const RECORDS: u8 = 1;
 const MEMBERSHIP: u8 = 2;
 
-/// redb keeps pages it has read or written; metadata is in memory anyway.
-const CACHE_BYTES: usize = 4 << 20;
+/// redb keeps pages it has read or written; metadata is in memory anyway. The upper pages of its trees fit, the records
+/// of large topics do not.
+const CACHE_BYTES: usize = 64 << 10;
 
 /// Bytes of an entry before its body.
 pub(super) const ENTRY_HEAD_BYTES: usize = 18;
