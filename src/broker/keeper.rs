@@ -9,12 +9,14 @@ use glommio::timer::Timer;
 use crate::base::counters::Purgatory;
 use crate::broker::partition::Partition;
 use crate::broker::shard::{Shard, wall_clock};
-use crate::runtime::executor::yield_now;
+use crate::runtime::executor::{self, yield_now};
 
 /// How often the keeper looks what is due.
 const TICK: Duration = Duration::from_millis(250);
 /// How often it looks for logs that hold files and need none.
 const FILES_LOOK: Duration = Duration::from_secs(5);
+/// How long the memory of logs that have come to rest is kept while there are more of them at each look.
+const RESTING_MAX: Duration = Duration::from_secs(60);
 
 impl Shard {
     pub(crate) async fn keep_loop(self: Rc<Self>) {
@@ -23,6 +25,8 @@ impl Shard {
         let mut retention = Instant::now() + first;
         let mut expiry = Instant::now() + first;
         let mut files = Instant::now() + FILES_LOOK;
+        // Since when logs have come to rest whose memory has not been given back.
+        let mut resting: Option<Instant> = None;
         let mut judged = vec![0; self.directories.all().len()];
         self.measure_room().await;
         while !self.is_stopping() {
@@ -35,7 +39,16 @@ impl Shard {
             self.judge_directories(&mut judged).await;
             if now >= files {
                 files = now + FILES_LOOK;
-                self.close_idle_files().await;
+                let rested = self.close_idle_files().await;
+                if rested > 0 {
+                    resting.get_or_insert(now);
+                }
+                // Logs that are silent together come to rest a few at a time.
+                let is_over = |since| rested == 0 || now >= since + RESTING_MAX;
+                if resting.is_some_and(is_over) {
+                    resting = None;
+                    executor::give_back().await;
+                }
             }
             if now >= retention {
                 retention = now + Duration::from_millis(settings.log_retention_check_interval_ms);

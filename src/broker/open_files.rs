@@ -143,12 +143,12 @@ impl Shard {
         (open, holders)
     }
 
-    /// Flushes and closes logs that have been silent, and gives back their memory.
-    pub(crate) async fn close_idle_files(self: &Rc<Self>) {
+    /// Flushes and closes logs that have been silent, and frees what they do not need. Returns how many came to rest.
+    pub(crate) async fn close_idle_files(self: &Rc<Self>) -> usize {
         let (open, holders) = self.count_open_files().await;
         self.open_files.open.set(open);
         let idle_since = wall_clock().0.saturating_sub(IDLE_MS);
-        let mut flushed = 0;
+        let (mut flushed, mut rested) = (0, 0);
         for (written, partition) in holders {
             if self.is_stopping() || written.0 > idle_since || partition.log.failure().is_some() {
                 continue;
@@ -162,6 +162,7 @@ impl Shard {
             }
             match partition.rest().await {
                 Ok(closed) => {
+                    rested += 1;
                     let open = self.open_files.open.get();
                     self.open_files.open.set(open.saturating_sub(closed));
                 }
@@ -170,6 +171,7 @@ impl Shard {
                 Err(error) => self.settle(self.flush_failed(&partition, &error)),
             }
         }
+        rested
     }
 }
 

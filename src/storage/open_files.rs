@@ -45,7 +45,10 @@ impl<D: Disk> Log<D> {
             self.write_index_tails(1).await?;
         }
         let closed = self.close_files().await;
-        self.state.borrow_mut().release_memory();
+        let mut state = self.state.borrow_mut();
+        state.release_memory();
+        // Where segments come and go it grows to twice what there are.
+        state.segments.shrink_to_fit();
         Ok(closed)
     }
 
@@ -175,6 +178,7 @@ mod tests {
                 state.snapshots.capacity(),
             ];
             assert_eq!(rooms, [0; 3]);
+            assert_eq!(state.segments.capacity(), state.segments.len());
         }
         for tag in 300..400 {
             append(&log, batch(tag, 1, NOW.0));
