@@ -15,8 +15,6 @@ use crate::runtime::executor::{self, yield_now};
 const TICK: Duration = Duration::from_millis(250);
 /// How often it looks for logs that hold files and need none.
 const FILES_LOOK: Duration = Duration::from_secs(5);
-/// How long the memory of logs that have come to rest is kept while there are more of them at each look.
-const RESTING_MAX: Duration = Duration::from_secs(60);
 
 impl Shard {
     pub(crate) async fn keep_loop(self: Rc<Self>) {
@@ -25,8 +23,9 @@ impl Shard {
         let mut retention = Instant::now() + first;
         let mut expiry = Instant::now() + first;
         let mut files = Instant::now() + FILES_LOOK;
-        // Since when logs have come to rest whose memory has not been given back.
-        let mut resting: Option<Instant> = None;
+        // Logs have come to rest whose memory has not been given back.
+        let mut has_rested = false;
+        let mut passed = 0;
         let mut judged = vec![0; self.directories.all().len()];
         self.measure_room().await;
         while !self.is_stopping() {
@@ -40,13 +39,14 @@ impl Shard {
             if now >= files {
                 files = now + FILES_LOOK;
                 let rested = self.close_idle_files().await;
-                if rested > 0 {
-                    resting.get_or_insert(now);
-                }
-                // Logs that are silent together come to rest a few at a time.
-                let is_over = |since| rested == 0 || now >= since + RESTING_MAX;
-                if resting.is_some_and(is_over) {
-                    resting = None;
+                has_rested |= rested > 0;
+                let counters = self.counters();
+                let before = passed;
+                passed = counters.produced_batches.get() + counters.fetched_bytes.get();
+                // Logs that are silent together come to rest a few at a time; and it would hold up whoever sends or
+                // reads records.
+                if has_rested && rested == 0 && passed == before {
+                    has_rested = false;
                     executor::give_back().await;
                 }
             }
