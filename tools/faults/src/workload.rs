@@ -261,7 +261,12 @@ impl World {
             let ever = all.chain(&history.ghosts).map(|b| &b.header);
             let ever = ever.filter(|h| h.producer_id == id);
             let anew = ever.map(|h| h.producer_epoch.0 + 1).max().unwrap_or(0);
-            let mut epoch = entry.map_or(ProducerEpoch(anew), |entry| entry.producer_epoch);
+            let mut epoch = match entry {
+                Some(entry) if known.is_some() || entry.producer_epoch.0 >= anew => {
+                    entry.producer_epoch
+                }
+                _ => ProducerEpoch(anew),
+            };
             let last = entry.map_or(-1, |entry| entry.last_sequence());
             let mut sequence = (last + 1) & i32::MAX;
             let is_open = entry.is_some_and(|e| e.current_txn_first_offset.is_some());
