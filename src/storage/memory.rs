@@ -65,7 +65,12 @@ pub enum Crash {
 
 #[derive(Clone, Debug)]
 enum Change {
-    Write { position: u64, bytes: Vec<u8> },
+    Write {
+        position: u64,
+        bytes: Vec<u8>,
+        /// Past the page cache.
+        direct: bool,
+    },
     Truncate(u64),
 }
 
@@ -92,7 +97,9 @@ impl Content {
         for change in self.unsynced.drain(..newly) {
             match change {
                 Change::Truncate(len) => self.synced.resize(len as usize, 0),
-                Change::Write { position, bytes } => apply(&mut self.synced, position, &bytes),
+                Change::Write {
+                    position, bytes, ..
+                } => apply(&mut self.synced, position, &bytes),
             }
         }
     }
@@ -100,16 +107,23 @@ impl Content {
 
 impl Content {
     /// A sync has failed: as far as the kernel is concerned what it was to write is written, and no later sync
-    /// tries again. Readers see it for as long as it stays in memory; the device has some of it.
+    /// tries again. Readers see it for as long as it stays in memory; the device has some of it. What went past the page
+    /// cache is with the device, which gives it to readers, and is asked again by the next sync.
     fn forget_unsynced(&mut self, rng: &mut fastrand::Rng) {
         let changes = std::mem::take(&mut self.unsynced);
-        self.synced_changes += changes.len() as u64;
         for change in changes {
+            self.synced_changes += 1;
             match change {
                 // Of metadata, which the journal keeps until the device has it.
                 Change::Truncate(len) => self.synced.resize(len as usize, 0),
-                Change::Write { position, bytes } => {
-                    crash::apply_some(&mut self.synced, position, &bytes, rng)
+                Change::Write {
+                    position,
+                    bytes,
+                    direct: false,
+                } => crash::apply_some(&mut self.synced, position, &bytes, rng),
+                direct => {
+                    self.synced_changes -= 1;
+                    self.unsynced.push(direct);
                 }
             }
         }
@@ -492,6 +506,7 @@ impl LogFile for MemoryFile {
             content.unsynced.push(Change::Write {
                 position,
                 bytes: data,
+                direct: false,
             });
         }
         self.shared.pause().await;

@@ -152,6 +152,7 @@ fn crashed_content(content: &Content, rng: &mut fastrand::Rng) -> Content {
             Change::Write {
                 position,
                 bytes: data,
+                ..
             } => match style {
                 0 => apply(&mut bytes, *position, data),
                 1 if i < prefix => apply(&mut bytes, *position, data),

@@ -39,6 +39,7 @@ impl Content {
             let Change::Write {
                 position: at,
                 bytes: old,
+                ..
             } = change
             else {
                 continue;
@@ -91,12 +92,14 @@ impl RawFile for MemoryFile {
                 content.unsynced.push(Change::Write {
                     position,
                     bytes: bytes.to_vec(),
+                    direct: true,
                 });
             };
             put();
             if let Some(error) = error {
                 return Err(error);
             }
+            file.shared.pause().await;
             poll_fn(|context| file.shared.poll_held(&file.shared.writes_held, context)).await;
             if durable {
                 file.inode.borrow_mut().write_through(position, bytes);

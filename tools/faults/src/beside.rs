@@ -17,14 +17,14 @@ use ringspun::storage::checkpoint::{
     CLEANER_OFFSET_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, RECOVERY_POINT_CHECKPOINT,
 };
 use ringspun::storage::cleaner::{CleanError, Cleaner, Limits};
-use ringspun::storage::{Log, LogError, MemoryDisk, log_dir};
+use ringspun::storage::{LogError, log_dir};
 
 use crate::check::{ensure, served};
 use crate::history::{After, Fate};
 use crate::reading::{Found, parse};
 use crate::switch::Phase;
 use crate::workload::Halting;
-use crate::world::{DATA, Stop, World};
+use crate::world::{DATA, Stop, TestLog, World};
 
 type Task<'a> = Pin<Box<dyn Future<Output = Result<(), Stop>> + 'a>>;
 
@@ -33,7 +33,7 @@ struct Shared<'a> {
     world: RefCell<&'a mut World>,
     /// The log that it is about.
     i: usize,
-    log: Rc<Log<MemoryDisk>>,
+    log: Rc<TestLog>,
 }
 
 impl World {
@@ -288,7 +288,7 @@ impl Shared<'_> {
 
     /// The values are those of one moment, and are on the device at a later one.
     async fn checkpoint(&self, mut rng: fastrand::Rng) -> Result<(), Stop> {
-        type Value = fn(&Log<MemoryDisk>) -> Option<Offset>;
+        type Value = fn(&TestLog) -> Option<Offset>;
         let files: [(&str, Value); 3] = [
             (RECOVERY_POINT_CHECKPOINT, |log| {
                 Some(log.recovery_checkpoint())

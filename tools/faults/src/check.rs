@@ -14,11 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringspun::base::{LeaderEpoch, Offset, ProducerId, Timestamp};
 use ringspun::records::Scratch;
 use ringspun::storage::producer_state::{ProducerEntry, ProducerState};
-use ringspun::storage::{Log, MemoryDisk};
 
 use crate::history::{After, Batch, Fate, History};
 use crate::reading::{Found, read};
-use crate::world::run;
+use crate::world::{TestLog, run};
 
 type Outcome<T = ()> = Result<T, String>;
 
@@ -34,7 +33,7 @@ pub(crate) use ensure;
 /// Holds `log` against `history`, which `after` says what to expect of, and makes the history that of the log
 /// as it is now. `now` is the time, `max_bytes` how much is read at once.
 pub fn check(
-    log: &Log<MemoryDisk>,
+    log: &TestLog,
     history: &mut History,
     after: After,
     now: i64,
@@ -54,7 +53,7 @@ pub fn check(
     Ok(())
 }
 
-fn bounds(log: &Log<MemoryDisk>, history: &History, after: After) -> Outcome {
+fn bounds(log: &TestLog, history: &History, after: After) -> Outcome {
     let (start, end) = (log.log_start_offset().0, log.log_end_offset().0);
     ensure!(
         end >= history.flushed,
@@ -89,7 +88,7 @@ fn bounds(log: &Log<MemoryDisk>, history: &History, after: After) -> Outcome {
 }
 
 /// Whether all that was `found` was appended.
-pub fn served(found: &[Found], log: &Log<MemoryDisk>, history: &History, after: After) -> Outcome {
+pub fn served(found: &[Found], log: &TestLog, history: &History, after: After) -> Outcome {
     let mut by_base: BTreeMap<i64, Vec<&Batch>> = BTreeMap::new();
     for batch in history.candidates(after) {
         by_base.entry(batch.base()).or_default().push(batch);
@@ -121,13 +120,7 @@ pub fn served(found: &[Found], log: &Log<MemoryDisk>, history: &History, after: 
 }
 
 /// Whether all that is promised is there.
-fn promised(
-    found: &[Found],
-    log: &Log<MemoryDisk>,
-    history: &History,
-    after: After,
-    now: i64,
-) -> Outcome {
+fn promised(found: &[Found], log: &TestLog, history: &History, after: After, now: i64) -> Outcome {
     let start = log.log_start_offset().0.max(history.start);
     let by_base: BTreeMap<i64, &Found> =
         found.iter().map(|f| (f.header.base_offset.0, f)).collect();
@@ -216,7 +209,7 @@ fn ends_nothing(marker: &Batch, found: &[Found], history: &History) -> bool {
 
 /// What recovery has left is the history from now on, and survives a power cut once the checkpoints say so. What a truncation had cut off before
 /// the process was killed may come back until something is flushed, as it may without the kill.
-fn adopt(found: &[Found], log: &Log<MemoryDisk>, history: &mut History, after: After) {
+fn adopt(found: &[Found], log: &TestLog, history: &mut History, after: After) {
     let (start, end) = (log.log_start_offset().0, log.log_end_offset().0);
     let cleaned = if history.is_compacted {
         history.cleaned_limit
@@ -289,7 +282,7 @@ fn is_same(
         && (last(entry) == last(expected) || is_below && last(entry).is_none())
 }
 
-fn producers(log: &Log<MemoryDisk>, history: &History) -> Outcome {
+fn producers(log: &TestLog, history: &History) -> Outcome {
     let start = log.log_start_offset();
     let replays = [history.producers(true), history.producers(false)];
     let ids: BTreeSet<ProducerId> = replays[0].producers().map(|p| p.producer_id).collect();
@@ -348,7 +341,7 @@ fn has_same_txn(entry: &ProducerEntry, expected: &ProducerEntry, start: Offset) 
 }
 
 /// What readers of committed records see.
-fn committed(found: &[Found], log: &Log<MemoryDisk>, history: &History) -> Outcome {
+fn committed(found: &[Found], log: &TestLog, history: &History) -> Outcome {
     let (start, end) = (log.log_start_offset(), log.log_end_offset());
     let undecided = |state: &ProducerState| state.first_undecided_offset();
     let stable = undecided(&log.producers()).unwrap_or(end).max(start);
@@ -427,7 +420,7 @@ fn of_producer(history: &History, id: ProducerId) -> Vec<impl std::fmt::Debug> {
         .collect()
 }
 
-fn epochs(found: &[Found], log: &Log<MemoryDisk>, history: &History) -> Outcome {
+fn epochs(found: &[Found], log: &TestLog, history: &History) -> Outcome {
     for read in found {
         // Epochs below a log start are forgotten, and it may come back lower.
         let offset = read.header.base_offset.max(Offset(history.start_ever));
@@ -456,7 +449,7 @@ fn epochs(found: &[Found], log: &Log<MemoryDisk>, history: &History) -> Outcome 
     Ok(())
 }
 
-fn times(found: &[Found], log: &Log<MemoryDisk>) -> Outcome {
+fn times(found: &[Found], log: &TestLog) -> Outcome {
     let start = log.log_start_offset().0;
     let mut all: Vec<(i64, i64)> = Vec::new();
     for read in found {

@@ -9,10 +9,10 @@ use ringspun::records::{
     BATCH_HEADER_SIZE, BatchHeader, RecordIter, Scratch, decompress, verify_crc,
 };
 use ringspun::storage::names::{FileKind, parse_file_name};
-use ringspun::storage::{Disk, Log, LogSlice, MemoryDisk};
+use ringspun::storage::{Disk, LogSlice, MemoryDisk};
 
 use crate::history::Record;
-use crate::world::run;
+use crate::world::{TestLog, run};
 
 /// A batch that was read.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ pub fn parse(slice: &LogSlice) -> Result<Vec<Found>, String> {
 }
 
 /// The batches from `from` to the end of the log, by reads of at most `max_bytes`.
-pub fn read(log: &Log<MemoryDisk>, from: Offset, max_bytes: u32) -> Result<Vec<Found>, String> {
+pub fn read(log: &TestLog, from: Offset, max_bytes: u32) -> Result<Vec<Found>, String> {
     let mut found = Vec::new();
     let end = log.log_end_offset();
     let mut next = from;

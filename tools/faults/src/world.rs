@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use ringspun::base::settings::{CleanupPolicy, LogSettings, NodeSettings};
+use ringspun::base::settings::{CleanupPolicy, LogIo, LogSettings, NodeSettings};
 use ringspun::base::{Offset, PartitionIndex, Timestamp, TopicId};
 use ringspun::storage::checkpoint::{
     CLEANER_OFFSET_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, RECOVERY_POINT_CHECKPOINT,
@@ -15,7 +15,9 @@ use ringspun::storage::checkpoint::{
 };
 use ringspun::storage::log_dir::{self, DataDir};
 use ringspun::storage::memory::{Call, Crash, Fault};
-use ringspun::storage::{Disk, Log, LogError, MemoryDisk, OpenOptions, OpenReport};
+use ringspun::storage::{
+    DirectLimits, Disk, Log, LogDisk, LogError, MemoryDisk, OpenOptions, OpenReport,
+};
 
 use crate::check::check;
 use crate::history::{After, History, PRODUCER_EXPIRATION_MS};
@@ -33,6 +35,9 @@ pub fn run<F: Future>(future: F) -> F::Output {
     }
     panic!("waits for something that does not come");
 }
+
+/// A log on a disk in memory, through its page cache or past it.
+pub type TestLog = Log<LogDisk<MemoryDisk>>;
 
 /// Why an operation was not finished.
 #[derive(Debug)]
@@ -54,12 +59,12 @@ pub struct Side {
     pub topic: &'static str,
     pub settings: LogSettings,
     /// `None` while the process is down.
-    pub log: Option<Rc<Log<MemoryDisk>>>,
+    pub log: Option<Rc<TestLog>>,
     pub history: History,
 }
 
 impl Side {
-    pub fn log(&self) -> Rc<Log<MemoryDisk>> {
+    pub fn log(&self) -> Rc<TestLog> {
         self.log.clone().expect("the process is up")
     }
 
@@ -86,6 +91,8 @@ const TOPIC_ID: TopicId = TopicId(7);
 /// The process, its disk, and what is known of both.
 pub struct World {
     pub disk: MemoryDisk,
+    /// The same, as the process that runs has it.
+    logs: LogDisk<MemoryDisk>,
     pub sides: [Side; 2],
     pub rng: fastrand::Rng,
     pub now: i64,
@@ -118,6 +125,9 @@ fn settings(rng: &mut fastrand::Rng) -> LogSettings {
     if rng.u8(0..3) == 0 {
         settings.flush_messages = 1;
     }
+    if rng.u8(0..3) == 0 {
+        settings.log_io = LogIo::Direct;
+    }
     settings
 }
 
@@ -142,6 +152,7 @@ impl World {
             }
         };
         Self {
+            logs: LogDisk::new(disk.clone(), DirectLimits::default()),
             disk,
             sides: [side("topic", &mut rng), side("other", &mut rng)],
             rng,
@@ -186,6 +197,7 @@ impl World {
     /// Starts the process: the logs are made, or opened and held against their histories.
     pub fn start(&mut self, after: After) -> Result<(), Stop> {
         let data = Path::new(DATA);
+        self.logs = LogDisk::new(self.disk.clone(), DirectLimits::default());
         self.enter(Phase::Start);
         let is_clean = self.settle(run(log_dir::take_clean_shutdown_mark(&self.disk, data)))?;
         self.enter(Phase::Open);
@@ -268,7 +280,7 @@ impl World {
             return Err(Stop::Bug(what));
         }
         let log = run(Log::create(
-            self.disk.clone(),
+            self.logs.clone(),
             Arc::from(side.dir()),
             Arc::new(side.settings.clone()),
             TOPIC_ID,
@@ -292,7 +304,7 @@ impl World {
     ) -> Result<bool, Stop> {
         let dir: Arc<Path> = Arc::from(self.sides[i].dir());
         let settings = Arc::new(self.sides[i].settings.clone());
-        let opened = run(Log::open(self.disk.clone(), dir.clone(), settings, options));
+        let opened = run(Log::open(self.logs.clone(), dir.clone(), settings, options));
         let Some((log, report)) = self.settle(opened)? else {
             return Ok(false);
         };
@@ -415,7 +427,7 @@ impl World {
     /// Writes the checkpoints of the data directory. False if a fault kept it from that.
     pub fn write_checkpoints(&mut self) -> Result<bool, Stop> {
         let phase = self.enter(Phase::Checkpoint);
-        type Value = fn(&Log<MemoryDisk>) -> Option<Offset>;
+        type Value = fn(&TestLog) -> Option<Offset>;
         let files: [(&str, Value); 3] = [
             (RECOVERY_POINT_CHECKPOINT, |log| {
                 Some(log.recovery_checkpoint())
