@@ -168,7 +168,7 @@ pub(super) struct State<F> {
     /// A flush under way is going to sync them.
     pub(super) dir_syncing: bool,
     /// Counts beginnings and ends of removals of segments that were not on the device; odd while one is under way.
-    pub(super) unsynced_removals: u64,
+    pub(super) unsynced_removals: u32,
     /// The folder's own name, and `partition.metadata`, are not either.
     pub(super) created_dirty: bool,
     pub(super) epochs_dirty: bool,

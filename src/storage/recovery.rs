@@ -470,6 +470,8 @@ impl<D: Disk> Loader<'_, D> {
                 continue;
             }
             let file = self.open(base_offset, FileKind::Log).await?;
+            // By a start that comes once it has been cut.
+            let is_trusted = next_base.is_some_and(|next| next <= recovery_point);
             let rebuilt = self
                 .rebuild(
                     base_offset,
@@ -478,7 +480,7 @@ impl<D: Disk> Loader<'_, D> {
                     next_offset.max(base_offset),
                     if is_suspect { recovery_point } else { 0 },
                     if is_suspect { gaps_to } else { i64::MAX },
-                    !is_suspect,
+                    !is_suspect || is_trusted,
                 )
                 .await?;
             rebuilt_bases.insert(base_offset);

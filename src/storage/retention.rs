@@ -134,7 +134,7 @@ impl<D: Disk> Log<D> {
             assert!(count < state.segments.len());
             let removed: Vec<Segment<D::File>> = state.segments.drain(..count).collect();
             let is_unsynced = removed.iter().any(|s| s.synced_size < s.size);
-            state.unsynced_removals += u64::from(is_unsynced);
+            state.unsynced_removals = state.unsynced_removals.wrapping_add(is_unsynced.into());
             state.generation += 1;
             state.dir_dirty = true;
             let first = state.segments[0].base_offset;
@@ -161,7 +161,7 @@ impl<D: Disk> Log<D> {
         // A flush beside it may have come before them.
         let mut state = self.state.borrow_mut();
         state.dir_dirty = true;
-        state.unsynced_removals += u64::from(is_unsynced);
+        state.unsynced_removals = state.unsynced_removals.wrapping_add(is_unsynced.into());
         Ok(deleted)
     }
 

@@ -255,7 +255,10 @@ impl World {
             }
         }
         self.enter(Phase::Other);
-        if has_recovered && self.sides.iter().all(|side| side.log.is_some()) {
+        if self.sides.iter().any(|side| side.log.is_none()) {
+            return Ok(());
+        }
+        if has_recovered {
             // As the broker does before it lets anybody append.
             if !self.write_checkpoints()? {
                 return Ok(());
