@@ -157,7 +157,7 @@ pub(super) struct State<F> {
     pub(super) flushed: Option<Mark>,
     /// Where recent readers will go on.
     pub(super) readers: Vec<Mark>,
-    pub(super) next_reader: usize,
+    pub(super) next_reader: u8,
     /// Counts removals of segments and bytes, at either end, and their replacement: what was looked up before
     /// one is void.
     pub(super) generation: u64,

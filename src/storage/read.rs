@@ -298,9 +298,9 @@ impl<D: Disk> Log<D> {
         } else if state.readers.len() < READERS {
             state.readers.push(mark);
         } else {
-            let at = state.next_reader % READERS;
+            let at = state.next_reader as usize % READERS;
             state.readers[at] = mark;
-            state.next_reader = at + 1;
+            state.next_reader = state.next_reader.wrapping_add(1);
         }
     }
 

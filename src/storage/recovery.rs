@@ -819,6 +819,8 @@ impl<D: Disk> Loader<'_, D> {
         })?;
         segment.max_timestamp = head.max_timestamp;
         segment.max_timestamp_offset = head.max_timestamp_offset;
+        // Where the log ends below the checkpoint, a power cut may bring back what was cut off, or removed, behind it.
+        let is_trusted = is_trusted || end < flushed_to;
         for (kind, content) in [
             (FileKind::Index, &index),
             (FileKind::TimeIndex, &time_index),
