@@ -112,20 +112,18 @@ impl Content {
     fn forget_unsynced(&mut self, rng: &mut fastrand::Rng) {
         let changes = std::mem::take(&mut self.unsynced);
         for change in changes {
-            self.synced_changes += 1;
             match change {
                 // Of metadata, which the journal keeps until the device has it.
                 Change::Truncate(len) => self.synced.resize(len as usize, 0),
-                Change::Write {
-                    position,
-                    bytes,
-                    direct: false,
-                } => crash::apply_some(&mut self.synced, position, &bytes, rng),
-                direct => {
-                    self.synced_changes -= 1;
-                    self.unsynced.push(direct);
+                Change::Write { direct: true, .. } => {
+                    self.unsynced.push(change);
+                    continue;
                 }
+                Change::Write {
+                    position, bytes, ..
+                } => crash::apply_some(&mut self.synced, position, &bytes, rng),
             }
+            self.synced_changes += 1;
         }
     }
 }
@@ -580,10 +578,6 @@ impl LogFile for MemoryFile {
             }
             return Err(error);
         }
-        let failures = self.inode.borrow().failures;
-        if self.told.replace(failures) < failures {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
         if self.is_lied_about() {
             return Ok(());
         }
@@ -593,8 +587,12 @@ impl LogFile for MemoryFile {
         };
         self.shared.pause().await;
         poll_fn(|context| self.shared.poll_held(&self.shared.syncs_held, context)).await;
-        self.inode.borrow_mut().sync_up_to(covered);
-        Ok(())
+        let mut content = self.inode.borrow_mut();
+        content.sync_up_to(covered);
+        match self.told.replace(content.failures) < content.failures {
+            true => Err(io::Error::from_raw_os_error(libc::EIO)),
+            false => Ok(()),
+        }
     }
 
     async fn slice(&self, position: u64, len: u32, _loan: Loan) -> io::Result<LogSlice> {

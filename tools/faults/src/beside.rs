@@ -11,11 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_lite::future::yield_now;
-use ringspun::base::{Offset, PartitionIndex, Timestamp};
+use ringspun::base::{Offset, Timestamp};
 use ringspun::records::Scratch;
-use ringspun::storage::checkpoint::{
-    CLEANER_OFFSET_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, RECOVERY_POINT_CHECKPOINT,
-};
+use ringspun::storage::checkpoint::LOG_START_OFFSET_CHECKPOINT;
 use ringspun::storage::cleaner::{CleanError, Cleaner, Limits};
 use ringspun::storage::{LogError, log_dir};
 
@@ -24,7 +22,7 @@ use crate::history::{After, Fate};
 use crate::reading::{Found, parse};
 use crate::switch::Phase;
 use crate::workload::Halting;
-use crate::world::{DATA, Stop, TestLog, World};
+use crate::world::{CHECKPOINTS, DATA, Stop, TestLog, World};
 
 type Task<'a> = Pin<Box<dyn Future<Output = Result<(), Stop>> + 'a>>;
 
@@ -250,12 +248,9 @@ impl Shared<'_> {
                 producers.last_stable_offset(self.log.log_start_offset(), self.high_watermark())
             };
             let range = self.log.cleanable(stable, now).await;
-            let range = match range {
-                // A segment that retention took while it was looked at.
-                Err(LogError::Io(_)) => continue,
-                range => self.settle(range)?,
+            let Some(range) = self.settle(range)? else {
+                return Ok(());
             };
-            let Some(range) = range else { return Ok(()) };
             {
                 let mut world = self.world.borrow_mut();
                 let history = &mut world.sides[self.i].history;
@@ -288,27 +283,13 @@ impl Shared<'_> {
 
     /// The values are those of one moment, and are on the device at a later one.
     async fn checkpoint(&self, mut rng: fastrand::Rng) -> Result<(), Stop> {
-        type Value = fn(&TestLog) -> Option<Offset>;
-        let files: [(&str, Value); 3] = [
-            (RECOVERY_POINT_CHECKPOINT, |log| {
-                Some(log.recovery_checkpoint())
-            }),
-            (LOG_START_OFFSET_CHECKPOINT, |log| {
-                Some(log.log_start_offset())
-            }),
-            (CLEANER_OFFSET_CHECKPOINT, |log| log.cleaned_to()),
-        ];
-        for (name, value) in files {
+        for (name, value) in CHECKPOINTS {
             for _ in 0..rng.u8(0..6) {
                 yield_now().await;
             }
             let (disk, entries) = {
                 let world = self.world.borrow();
-                let entries = world.sides.iter().filter_map(|side| {
-                    let offset = value(side.log.as_ref()?)?;
-                    Some((side.topic, PartitionIndex(0), offset))
-                });
-                (world.disk.clone(), entries.collect::<Vec<_>>())
+                (world.disk.clone(), world.entries(value))
             };
             let written: Result<(), LogError> =
                 log_dir::write_offsets(&disk, Path::new(DATA), name, entries.clone()).await;

@@ -207,8 +207,9 @@ fn ends_nothing(marker: &Batch, found: &[Found], history: &History) -> bool {
     })
 }
 
-/// What recovery has left is the history from now on, and survives a power cut once the checkpoints say so. What a truncation had cut off before
-/// the process was killed may come back until something is flushed, as it may without the kill.
+/// What recovery has left is the history from now on, and survives a power cut once the checkpoints say so. What a
+/// truncation had cut off before the process was killed may come back until something is flushed, as it may without the
+/// kill.
 fn adopt(found: &[Found], log: &TestLog, history: &mut History, after: After) {
     let (start, end) = (log.log_start_offset().0, log.log_end_offset().0);
     let cleaned = if history.is_compacted {

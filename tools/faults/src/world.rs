@@ -39,6 +39,20 @@ pub fn run<F: Future>(future: F) -> F::Output {
 /// A log on a disk in memory, through its page cache or past it.
 pub type TestLog = Log<LogDisk<MemoryDisk>>;
 
+/// What a checkpoint says of a log.
+type Value = fn(&TestLog) -> Option<Offset>;
+
+/// The checkpoints of a data directory, in the order in which they are written.
+pub const CHECKPOINTS: [(&str, Value); 3] = [
+    (RECOVERY_POINT_CHECKPOINT, |log| {
+        Some(log.recovery_checkpoint())
+    }),
+    (LOG_START_OFFSET_CHECKPOINT, |log| {
+        Some(log.log_start_offset())
+    }),
+    (CLEANER_OFFSET_CHECKPOINT, |log| log.cleaned_to()),
+];
+
 /// Why an operation was not finished.
 #[derive(Debug)]
 pub enum Stop {
@@ -427,25 +441,20 @@ impl World {
         Ok(())
     }
 
+    /// What a checkpoint has to say of the logs that are open.
+    pub fn entries(&self, value: Value) -> Vec<(&'static str, PartitionIndex, Offset)> {
+        let entries = self.sides.iter().filter_map(|side| {
+            let offset = value(side.log.as_ref()?)?;
+            Some((side.topic, PartitionIndex(0), offset))
+        });
+        entries.collect()
+    }
+
     /// Writes the checkpoints of the data directory. False if a fault kept it from that.
     pub fn write_checkpoints(&mut self) -> Result<bool, Stop> {
         let phase = self.enter(Phase::Checkpoint);
-        type Value = fn(&TestLog) -> Option<Offset>;
-        let files: [(&str, Value); 3] = [
-            (RECOVERY_POINT_CHECKPOINT, |log| {
-                Some(log.recovery_checkpoint())
-            }),
-            (LOG_START_OFFSET_CHECKPOINT, |log| {
-                Some(log.log_start_offset())
-            }),
-            (CLEANER_OFFSET_CHECKPOINT, |log| log.cleaned_to()),
-        ];
-        for (name, value) in files {
-            let entries = self.sides.iter().filter_map(|side| {
-                let offset = value(side.log.as_ref()?)?;
-                Some((side.topic, PartitionIndex(0), offset))
-            });
-            let entries: Vec<_> = entries.collect();
+        for (name, value) in CHECKPOINTS {
+            let entries = self.entries(value);
             let written: Result<(), LogError> = run(log_dir::write_offsets(
                 &self.disk,
                 Path::new(DATA),
