@@ -60,18 +60,16 @@ impl Leftovers {
             return;
         }
         let remove = move || {
+            let mut removed = 0;
             for folder in &folders {
                 match remove_folder_now(folder) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         tracing::warn!("{} cannot be removed: {error}", folder.display());
                     }
-                    _ => {}
+                    _ => removed += 1,
                 }
             }
-            tracing::info!(
-                "{} folders of deleted partitions are removed",
-                folders.len()
-            );
+            tracing::info!("{removed} folders of deleted partitions are removed");
         };
         let thread = std::thread::Builder::new().name("removal".to_owned());
         if let Err(error) = thread.spawn(remove) {

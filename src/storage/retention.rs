@@ -126,7 +126,7 @@ impl<D: Disk> Log<D> {
 
     /// Removes the first `count` segments, of which the active one is none. The gate of segments is held.
     async fn remove_front(&self, count: usize) -> Result<Deleted, LogError> {
-        let (removed, log_start_moved) = {
+        let (removed, is_unsynced, log_start_moved) = {
             let mut state = self.state.borrow_mut();
             if count == 0 {
                 return Ok(Deleted::default());
@@ -142,9 +142,8 @@ impl<D: Disk> Log<D> {
             if moved {
                 raise_log_start(&mut state, first);
             }
-            (removed, moved)
+            (removed, is_unsynced, moved)
         };
-        let is_unsynced = self.state.borrow().unsynced_removals % 2 == 1;
         let mut deleted = Deleted {
             segments: removed.len(),
             bytes: 0,

@@ -95,14 +95,18 @@ impl<D: Disk> Log<D> {
                     None => return Ok(()),
                 }
             };
-            let mut walk = self.walk(base_offset, 0, size).await?;
-            let first = match self.step(&mut walk, base_offset).await? {
-                Step::Batch { header, .. } => header.max_timestamp.0,
-                _ => -1,
+            let first = async {
+                let mut walk = self.walk(base_offset, 0, size).await?;
+                self.step(&mut walk, base_offset).await
             };
-            match self.state.borrow_mut().segment_mut(base_offset) {
-                Some(segment) => segment.set_first_timestamp(first),
-                None => return Ok(()),
+            let first = first.await;
+            let mut state = self.state.borrow_mut();
+            // Otherwise retention took it meanwhile, and what was read says nothing.
+            if let Some(segment) = state.segment_mut(base_offset) {
+                segment.set_first_timestamp(match first? {
+                    Step::Batch { header, .. } => header.max_timestamp.0,
+                    _ => -1,
+                });
             }
         }
     }
