@@ -6,6 +6,8 @@ mod direct_io;
 #[path = "disks/directories.rs"]
 mod directories;
 mod hostile;
+#[path = "disks/moves.rs"]
+mod moves;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,16 +15,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kafka_protocol::messages::alter_replica_log_dirs_request::{
-    AlterReplicaLogDir, AlterReplicaLogDirTopic,
-};
 use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use kafka_protocol::messages::{
-    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, DeleteTopicsRequest,
-    DescribeLogDirsRequest, DescribeLogDirsResponse, FetchResponse, IncrementalAlterConfigsRequest,
-    ProduceResponse, delete_topics_request,
+    DeleteTopicsRequest, FetchResponse, IncrementalAlterConfigsRequest, ProduceResponse,
+    delete_topics_request,
 };
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -35,6 +33,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use broker::packages;
 use direct_io::{is_direct_here, log_pages};
+use hostile::log_dirs::{alter, await_place, describe, dirs, join, names, places};
 use hostile::{
     FetchLimits, Node, PATIENCE, Peer, answer, batch, fetch, produce, request, text, topic,
 };
@@ -99,12 +98,6 @@ fn read(peer: &mut Peer, name: &str, partition: i32) -> usize {
     partition.records.as_ref().map_or(0, Bytes::len)
 }
 
-fn describe(peer: &mut Peer) -> DescribeLogDirsResponse {
-    let all = DescribeLogDirsRequest::default().with_topics(None);
-    peer.send(&request(4, 3, &all));
-    answer(peer.receive().unwrap().unwrap(), 1, 4)
-}
-
 fn delete_topic(peer: &mut Peer, name: &str) {
     let state = delete_topics_request::DeleteTopicState::default().with_name(Some(topic(name)));
     let body = DeleteTopicsRequest::default()
@@ -112,6 +105,20 @@ fn delete_topic(peer: &mut Peer, name: &str) {
         .with_timeout_ms(30_000);
     peer.send(&request(6, 4, &body));
     peer.receive().unwrap().unwrap();
+}
+
+/// Sets one of a topic's settings.
+fn set_config(peer: &mut Peer, name: &str, setting: &str, value: &str) {
+    let config = AlterableConfig::default()
+        .with_name(text(setting))
+        .with_value(Some(text(value)));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text(name))
+        .with_configs(vec![config]);
+    let wanted = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    peer.send(&request(1, 5, &wanted));
+    peer.receive().unwrap().expect("an answer");
 }
 
 /// Sends until the answer is `wanted`.
@@ -259,399 +266,7 @@ fn a_disk_that_fails_takes_its_partitions_offline_and_no_others() {
     assert!(!gone.join(".kafka_cleanshutdown").exists());
 }
 
-/// Asks for a move; the code of the answer.
-fn alter(peer: &mut Peer, name: &str, partition: i32, to: &Path) -> i16 {
-    let moved = AlterReplicaLogDirTopic::default()
-        .with_name(topic(name))
-        .with_partitions(vec![partition]);
-    let dir = AlterReplicaLogDir::default()
-        .with_path(text(&to.display().to_string()))
-        .with_topics(vec![moved]);
-    let body = AlterReplicaLogDirsRequest::default().with_dirs(vec![dir]);
-    peer.send(&request(2, 5, &body));
-    let frame = peer.receive().unwrap().unwrap();
-    let response: AlterReplicaLogDirsResponse = answer(frame, 1, 2);
-    response.results[0].partitions[0].error_code
-}
-
-/// In which directories a partition lies, and whether as one on its way.
-fn places(peer: &mut Peer, name: &str, partition: i32) -> Vec<(PathBuf, bool)> {
-    let mut places = Vec::new();
-    for dir in describe(peer).results {
-        let topics = dir.topics.iter().filter(|topic| topic.name.0 == *name);
-        let partitions = topics.flat_map(|topic| &topic.partitions);
-        for found in partitions.filter(|found| found.partition_index == partition) {
-            places.push((PathBuf::from(&*dir.log_dir), found.is_future_key));
-        }
-    }
-    places
-}
-
-fn await_place(peer: &mut Peer, name: &str, partition: i32, dir: &Path) {
-    let patience = Instant::now() + PATIENCE;
-    while places(peer, name, partition) != [(dir.to_path_buf(), false)] {
-        assert!(
-            Instant::now() < patience,
-            "{name}-{partition} never comes to {dir:?}"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
-}
-
 /// Two directories that exist, as the broker names them.
 fn two_dirs(at: &Path) -> [PathBuf; 2] {
-    ["a", "b"].map(|name| {
-        let dir = at.join(name);
-        fs::create_dir_all(&dir).unwrap();
-        dir.canonicalize().unwrap()
-    })
-}
-
-fn join([a, b]: &[PathBuf; 2]) -> String {
-    format!("{},{}", a.display(), b.display())
-}
-
-/// An idempotent producer of librdkafka.
-fn producer(node: &Node) -> ThreadedProducer<DefaultProducerContext> {
-    ClientConfig::new()
-        .set("bootstrap.servers", node.broker.bootstrap())
-        .set("enable.idempotence", "true")
-        .set("linger.ms", "1")
-        .set("retry.backoff.ms", "10")
-        .create()
-        .unwrap()
-}
-
-/// Reads offsets from 0 to `count`: each value is its own number.
-fn assert_numbers(bootstrap: &str, name: &str, count: u64) {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("group.id", "none")
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "error")
-        .set("check.crcs", "true")
-        .create()
-        .unwrap();
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(name, 0, Offset::Offset(0))
-        .unwrap();
-    consumer.assign(&list).unwrap();
-    for number in 0..count {
-        let message = consumer.poll(PATIENCE).expect("a record").unwrap();
-        let value: [u8; 8] = message.payload().unwrap()[..8].try_into().unwrap();
-        assert_eq!(
-            (message.offset(), u64::from_be_bytes(value)),
-            (number as i64, number)
-        );
-    }
-}
-
-fn send_numbers(
-    producer: &ThreadedProducer<DefaultProducerContext>,
-    name: &str,
-    numbers: std::ops::Range<u64>,
-) {
-    for number in numbers {
-        let mut value = number.to_be_bytes().to_vec();
-        value.resize(1000, number as u8);
-        loop {
-            let record = BaseRecord::<(), [u8]>::to(name)
-                .partition(0)
-                .payload(&value);
-            match producer.send(record) {
-                Ok(()) => break,
-                // Its queue is full.
-                Err(_) => std::thread::sleep(Duration::from_millis(1)),
-            }
-        }
-    }
-}
-
-/// A topic of one partition with settings of its own.
-fn create_topic(node: &Node, name: &str, settings: &[(&str, &str)]) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", node.broker.bootstrap())
-        .create()
-        .unwrap();
-    let mut topic = NewTopic::new(name, 1, TopicReplication::Fixed(1));
-    for (name, value) in settings {
-        topic = topic.set(name, value);
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let created = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()));
-    created.unwrap().remove(0).unwrap();
-}
-
-/// Moves a topic with these settings to and fro while one producer writes and one consumer reads it.
-fn move_while_written_and_read(name: &str, settings: &[(&str, &str)]) {
-    let at = tempfile::tempdir().unwrap();
-    let dirs = two_dirs(at.path());
-    let node = Node::start(&[
-        ("ringspun.shards", "2"),
-        ("log.dirs", &join(&dirs)),
-        ("log.segment.bytes", "1048576"),
-        ("log.segment.delete.delay.ms", "0"),
-    ]);
-    create_topic(&node, name, settings);
-    let mut peer = node.connect();
-    let count = 30_000;
-    let producer = producer(&node);
-    std::thread::scope(|scope| {
-        let sender = scope.spawn(|| send_numbers(&producer, name, 0..count));
-        let bootstrap = node.broker.bootstrap();
-        let reader = scope.spawn(move || assert_numbers(&bootstrap, name, count));
-        let mut moves = 0;
-        while moves < 4 || !reader.is_finished() && moves < 40 {
-            let (from, _) = places(&mut peer, name, 0).remove(0);
-            let to = if from == dirs[0] { &dirs[1] } else { &dirs[0] };
-            assert_eq!(alter(&mut peer, name, 0, to), 0);
-            await_place(&mut peer, name, 0, to);
-            moves += 1;
-        }
-        sender.join().unwrap();
-        reader.join().unwrap();
-    });
-    producer.flush(PATIENCE).unwrap();
-    assert_numbers(&node.broker.bootstrap(), name, count);
-    // Nothing is left of the old ones.
-    let (at_last, _) = places(&mut peer, name, 0).remove(0);
-    let folder = format!("{name}-0");
-    node.await_that("the old folders are gone", |_| {
-        dirs.iter().all(|dir| {
-            let here: Vec<_> = names(dir)
-                .into_iter()
-                .filter(|n| n.starts_with(name))
-                .collect();
-            here == if *dir == at_last {
-                vec![folder.clone()]
-            } else {
-                vec![]
-            }
-        })
-    });
-    assert!(!at_last.join(&folder).join("replica-moved").exists());
-    if settings.contains(&("ringspun.log.io", "direct")) {
-        let (pages, cached) = log_pages(&at_last.join(&folder));
-        assert!(pages > 5_000, "{pages}");
-        assert!(cached * 20 < pages, "{cached} of {pages} are cached");
-    }
-    node.stop();
-}
-
-#[test]
-fn a_log_moves_between_disks_while_it_is_written_and_read() {
-    move_while_written_and_read("cached", &[]);
-    move_while_written_and_read("synced", &[("flush.messages", "1")]);
-}
-
-#[test]
-fn a_log_past_the_page_cache_moves_between_disks_while_it_is_written_and_read() {
-    let at = tempfile::tempdir().unwrap();
-    if !is_direct_here(at.path()) {
-        return;
-    }
-    let direct = ("ringspun.log.io", "direct");
-    move_while_written_and_read("direct", &[direct]);
-    move_while_written_and_read("direct-synced", &[direct, ("flush.messages", "1")]);
-}
-
-#[test]
-fn what_cannot_be_moved_is_refused() {
-    let at = tempfile::tempdir().unwrap();
-    let dirs = two_dirs(at.path());
-    let node = Node::start(&[("ringspun.shards", "1"), ("log.dirs", &join(&dirs))]);
-    node.create_topic("t", 1);
-    let mut peer = node.connect();
-    assert_eq!(alter(&mut peer, "t", 0, Path::new("/nowhere")), 57);
-    assert_eq!(alter(&mut peer, "t", 1, &dirs[0]), 3);
-    assert_eq!(alter(&mut peer, "none", 0, &dirs[0]), 3);
-    let (here, _) = places(&mut peer, "t", 0).remove(0);
-    assert_eq!(alter(&mut peer, "t", 0, &here), 0, "it is there");
-    // An empty log moves, and goes with its topic.
-    let there = if here == dirs[0] { &dirs[1] } else { &dirs[0] };
-    assert_eq!(alter(&mut peer, "t", 0, there), 0);
-    await_place(&mut peer, "t", 0, there);
-    // It serves a moment before it takes appends.
-    send_until(&mut peer, "t", 0, 0);
-    delete_topic(&mut peer, "t");
-    node.create_topic("t", 1);
-    assert_eq!(send(&mut peer, "t", 0, batch(1, 10)).0, 0);
-    node.stop();
-}
-
-#[test]
-fn a_move_survives_kill_9_and_begins_anew() {
-    let at = tempfile::tempdir().unwrap();
-    let dirs = two_dirs(at.path());
-    let dirs_setting = join(&dirs);
-    let mut node = Node::start(&[
-        ("ringspun.shards", "1"),
-        ("log.dirs", &dirs_setting),
-        ("log.segment.bytes", "1048576"),
-        // Slow enough to be met on its way.
-        ("replica.alter.log.dirs.io.max.bytes.per.second", "4000000"),
-    ]);
-    node.create_topic("t", 1);
-    let mut peer = node.connect();
-    let count = 8_000;
-    let sender = producer(&node);
-    send_numbers(&sender, "t", 0..count);
-    sender.flush(PATIENCE).unwrap();
-    let (from, _) = places(&mut peer, "t", 0).remove(0);
-    let to = if from == dirs[0] { &dirs[1] } else { &dirs[0] };
-    assert_eq!(alter(&mut peer, "t", 0, to), 0);
-    node.await_that("it is on its way", |_| {
-        names(to).iter().any(|name| name.ends_with("-future"))
-    });
-    node.broker.kill();
-    node.broker.start_again().unwrap();
-    let mut peer = node.connect();
-    assert_numbers(&node.broker.bootstrap(), "t", count);
-    await_place(&mut peer, "t", 0, to);
-    assert_numbers(&node.broker.bootstrap(), "t", count);
-    // Between the two names: both are there, and one says that it is whole.
-    node.broker.stop().unwrap();
-    fs::create_dir(from.join("t-0")).unwrap();
-    for name in names(&to.join("t-0")) {
-        fs::copy(to.join("t-0").join(&name), from.join("t-0").join(&name)).unwrap();
-    }
-    fs::write(from.join("t-0/replica-moved"), "").unwrap();
-    node.broker.start_again().unwrap();
-    let mut peer = node.connect();
-    await_place(&mut peer, "t", 0, &from);
-    assert_numbers(&node.broker.bootstrap(), "t", count);
-    assert!(!to.join("t-0").exists() && !from.join("t-0/replica-moved").exists());
-    node.stop();
-}
-
-#[test]
-fn kafkas_own_tool_moves_logs_between_disks() {
-    let jars = match packages::jars() {
-        Ok(jars) => jars,
-        Err(reason) if packages::all_required() => panic!("{reason}"),
-        Err(reason) => return println!("skipped: {reason}"),
-    };
-    let at = tempfile::tempdir().unwrap();
-    let dirs = two_dirs(at.path());
-    let node = Node::start(&[
-        ("ringspun.shards", "1"),
-        ("log.dirs", &join(&dirs)),
-        ("log.retention.ms", "-1"),
-    ]);
-    node.create_topic("t", 1);
-    let mut peer = node.connect();
-    for _ in 0..20 {
-        assert_eq!(send(&mut peer, "t", 0, batch(10, 1000)).0, 0);
-    }
-    let before = read(&mut peer, "t", 0);
-    let (from, _) = places(&mut peer, "t", 0).remove(0);
-    let to = if from == dirs[0] { &dirs[1] } else { &dirs[0] };
-    let plan = at.path().join("plan.json");
-    let text = serde_json::json!({
-        "version": 1,
-        "partitions": [{
-            "topic": "t", "partition": 0, "replicas": [1], "log_dirs": [to.display().to_string()],
-        }],
-    });
-    fs::write(&plan, text.to_string()).unwrap();
-    let tool = |step: &str| {
-        let output = packages::java(&jars)
-            .arg("org.apache.kafka.tools.reassign.ReassignPartitionsCommand")
-            .args(["--bootstrap-server", &node.broker.bootstrap(), step])
-            .arg("--reassignment-json-file")
-            .arg(&plan)
-            .output()
-            .unwrap();
-        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-        said.push_str(&String::from_utf8_lossy(&output.stderr));
-        said
-    };
-    let said = tool("--execute");
-    assert!(
-        said.contains("Successfully started moving log directory"),
-        "{said}"
-    );
-    await_place(&mut peer, "t", 0, to);
-    let said = tool("--verify");
-    assert!(said.contains("completed successfully"), "{said}");
-    assert!(said.contains("is complete"), "{said}");
-    assert_eq!(read(&mut peer, "t", 0), before);
-    node.stop();
-}
-
-/// The coordinator of a group reads its state anew from where its log lies now.
-#[test]
-fn a_transaction_and_committed_offsets_go_on_over_a_move() {
-    let at = tempfile::tempdir().unwrap();
-    let dirs = two_dirs(at.path());
-    let node = Node::start(&[
-        ("ringspun.shards", "2"),
-        ("log.dirs", &join(&dirs)),
-        ("offsets.topic.num.partitions", "1"),
-        ("transaction.state.log.num.partitions", "1"),
-    ]);
-    node.create_topic("t", 1);
-    let mut peer = node.connect();
-    let mut move_it = |name: &str| {
-        let (from, _) = places(&mut peer, name, 0).remove(0);
-        let to = if from == dirs[0] { &dirs[1] } else { &dirs[0] };
-        assert_eq!(alter(&mut peer, name, 0, to), 0);
-        await_place(&mut peer, name, 0, to);
-    };
-    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
-        .set("bootstrap.servers", node.broker.bootstrap())
-        .set("transactional.id", "one")
-        .set("retry.backoff.ms", "10")
-        .create()
-        .unwrap();
-    producer.init_transactions(PATIENCE).unwrap();
-    producer.begin_transaction().unwrap();
-    send_numbers(&producer, "t", 0..100);
-    producer.flush(PATIENCE).unwrap();
-    for name in ["t", "__transaction_state", "t"] {
-        move_it(name);
-    }
-    send_numbers(&producer, "t", 100..200);
-    producer.commit_transaction(PATIENCE).unwrap();
-    assert_numbers(&node.broker.bootstrap(), "t", 200);
-
-    let consumer = || -> BaseConsumer {
-        ClientConfig::new()
-            .set("bootstrap.servers", node.broker.bootstrap())
-            .set("group.id", "g")
-            .set("enable.auto.commit", "false")
-            .create()
-            .unwrap()
-    };
-    let commit = |offset: i64| {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset("t", 0, Offset::Offset(offset))
-            .unwrap();
-        consumer()
-            .commit(&list, rdkafka::consumer::CommitMode::Sync)
-            .unwrap();
-    };
-    let committed = || {
-        let mut list = TopicPartitionList::new();
-        list.add_partition("t", 0);
-        let found = consumer().committed_offsets(list, PATIENCE).unwrap();
-        found.elements()[0].offset()
-    };
-    commit(50);
-    move_it("__consumer_offsets");
-    assert_eq!(committed(), Offset::Offset(50));
-    commit(60);
-    move_it("__consumer_offsets");
-    assert_eq!(committed(), Offset::Offset(60));
-    node.stop();
+    dirs(at, ["a", "b"])
 }

@@ -172,9 +172,10 @@ impl Shard {
         self.insert_partition(partition.clone());
         self.coordinators.open(self, &partition);
         if let Some(to) = self.directories.expected(&name)
-            && to != partition.directory
+            && !is_new
         {
-            // It was asked for before the stop, and a log that is offline stays where it is.
+            // It was asked for before the stop, and a log that is offline stays where it is. A new one of that name is
+            // another.
             let _ = self.move_replica(key, to);
         }
         let counters = self.counters();
@@ -418,10 +419,7 @@ impl Shard {
     /// Writes and flushes everything and closes the logs. Returns the directories with a log that did not
     /// close cleanly, or was not open.
     pub(crate) async fn close_partitions(self: &Rc<Self>) -> BTreeSet<usize> {
-        let moving: Vec<TopicPartition> = self.moves().keys().copied().collect();
-        for key in moving {
-            self.end_move(key).await;
-        }
+        self.await_moves().await;
         let mut unclean: BTreeSet<usize> = self.offline().values().map(|o| o.directory).collect();
         let jobs = self
             .all_partitions()

@@ -12,9 +12,15 @@
 //! anew; within it, two logs that are equal, of which that with the mark is kept. Nothing that was acknowledged
 //! is in one of them only: nothing was, between the two names.
 //!
-//! One log at a time moves on a shard.
+//! One log at a time is copied on a shard. The folders of those that wait are made when they are asked for, so that a
+//! stop or a crash forgets none of them; and of two moves of one log, what was asked for last counts.
+//!
+//! A disk that fails, or has no room left for more, ends a move and nothing else: the current log goes on. Only where the
+//! new one may have got its name and cannot be taken out of the way does the partition go offline, as the next start
+//! would take it for the one that is whole.
 
 use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,8 +56,30 @@ pub(crate) struct Move {
     /// The directory's place in `log.dirs`.
     to: usize,
     cancelled: Cell<bool>,
+    /// Where the log is to go after this, which was asked for later.
+    next: Cell<Option<usize>>,
     /// What has been copied, once there is something.
     log: RefCell<Option<Rc<ShardLog>>>,
+}
+
+impl Move {
+    fn new(to: usize) -> Rc<Self> {
+        Rc::new(Self {
+            to,
+            cancelled: Cell::new(false),
+            next: Cell::new(None),
+            log: RefCell::default(),
+        })
+    }
+}
+
+/// The shard's turn to copy, given back when dropped.
+struct Turn<'a>(&'a Cell<bool>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
 }
 
 /// Why a move did not come to its end.
@@ -89,28 +117,27 @@ impl Shard {
             return Err(PartitionError::Storage);
         }
         if let Some(running) = self.moves().get(&key) {
-            if running.to == to && !running.cancelled.get() {
-                return Ok(());
-            }
-            running.cancelled.set(true);
+            let goes_on = running.to == to && !running.cancelled.get();
+            running.next.set((!goes_on).then_some(to));
+            running.cancelled.set(!goes_on);
+            return Ok(());
         }
         if partition.directory == to {
             return Ok(());
         }
-        let next = Rc::new(Move {
-            to,
-            cancelled: Cell::new(false),
-            log: RefCell::default(),
-        });
+        let mut running = Move::new(to);
+        self.moves().insert(key, running.clone());
         let shard = self.clone();
         spawn("replica move", async move {
-            // The one before it ends first.
-            while shard.moves().contains_key(&key) {
-                Timer::new(TICK).await;
+            loop {
+                shard.run_move(key, &running).await;
+                shard.moves().remove(&key);
+                let Some(to) = running.next.take() else {
+                    return;
+                };
+                running = Move::new(to);
+                shard.moves().insert(key, running.clone());
             }
-            shard.moves().insert(key, next.clone());
-            shard.run_move(key, &next).await;
-            shard.moves().remove(&key);
         });
         Ok(())
     }
@@ -121,6 +148,16 @@ impl Shard {
             let running = self.moves().get(&key).cloned();
             let Some(running) = running else { return };
             running.cancelled.set(true);
+            running.next.set(None);
+            Timer::new(TICK).await;
+        }
+    }
+
+    /// Waits until no log is on its way any more, which is soon once the node stops. What is left of them is begun anew
+    /// by the next start.
+    pub(crate) async fn await_moves(&self) {
+        assert!(self.is_stopping());
+        while !self.moves().is_empty() {
             Timer::new(TICK).await;
         }
     }
@@ -144,49 +181,63 @@ impl Shard {
     }
 
     async fn run_move(self: &Rc<Self>, key: TopicPartition, running: &Rc<Move>) {
-        while self.move_turn.replace(true) {
-            Timer::new(TICK).await;
-        }
-        let ended = match self.partition(key) {
-            None => Err(Ended::Cancelled),
-            Some(partition) if partition.directory == running.to => Ok(()),
-            Some(partition) => {
-                let began = Instant::now();
-                let ended = self.copy_and_swap(&partition, running).await;
-                let to = self.directories.all()[running.to].path.display();
-                let (topic, index) = (&partition.topic, key.partition.0);
-                match &ended {
-                    Ok(()) => tracing::info!(
-                        %topic,
-                        partition = index,
-                        "the log moved to {to} in {:.1} s",
-                        began.elapsed().as_secs_f64()
-                    ),
-                    Err(Ended::Failed(why)) => tracing::error!(
-                        %topic,
-                        partition = index,
-                        "the log could not be moved to {to} and stays where it is: {why}"
-                    ),
-                    Err(Ended::Cancelled | Ended::Stopping) => {}
-                }
-                ended
-            }
+        let Some(partition) = self.partition(key) else {
+            return;
         };
+        if partition.directory == running.to {
+            return;
+        }
+        let began = Instant::now();
+        let ended = self.copy_and_swap(&partition, running).await;
+        let to = self.directories.all()[running.to].path.display();
+        let (topic, index) = (&partition.topic, key.partition.0);
+        match &ended {
+            Ok(()) => tracing::info!(
+                %topic,
+                partition = index,
+                "the log moved to {to} in {:.1} s",
+                began.elapsed().as_secs_f64()
+            ),
+            Err(Ended::Failed(why)) => tracing::error!(
+                %topic,
+                partition = index,
+                "the log could not be moved to {to} and stays where it is: {why}"
+            ),
+            Err(Ended::Cancelled | Ended::Stopping) => {}
+        }
         if let (Err(Ended::Cancelled | Ended::Failed(_)), Some(log)) = (&ended, running.log.take())
         {
             self.discard(key, &log).await;
         }
-        self.move_turn.set(false);
     }
 
-    /// Removes a log that did not come to serve.
-    async fn discard(&self, key: TopicPartition, log: &ShardLog) {
+    /// Waits until no other log is copied. Those that are deleted meanwhile, or are to go elsewhere, wait no longer: a
+    /// deletion holds up whatever else the metadata says.
+    async fn turn(&self, partition: &Partition, running: &Move) -> Result<Turn<'_>, Ended> {
+        while self.move_turn.get() {
+            self.check_move(partition, running)?;
+            Timer::new(TICK).await;
+        }
+        self.move_turn.set(true);
+        Ok(Turn(&self.move_turn))
+    }
+
+    /// Removes a log that did not come to serve. Returns whether it has lost its name for good.
+    async fn discard(&self, key: TopicPartition, log: &ShardLog) -> bool {
         let dir = log.dir();
-        let Some(parent) = dir.parent() else { return };
+        let Some(parent) = dir.parent() else {
+            return false;
+        };
         let to = parent.join(deleted_name("moving", key));
         match log.rename_deleted(&to).await {
-            Ok(()) => self.directories.remove_folder(&to).await,
-            Err(error) => tracing::warn!("{} is left behind: {error}", dir.display()),
+            Ok(()) => {
+                self.directories.remove_folder(&to).await;
+                true
+            }
+            Err(error) => {
+                tracing::warn!("{} is left behind: {error}", dir.display());
+                false
+            }
         }
     }
 
@@ -197,10 +248,44 @@ impl Shard {
         if self.is_stopping() {
             return Err(Ended::Stopping);
         }
-        match partition.log.failure() {
-            Some(failure) => Err(Ended::Failed(failure.to_string())),
+        if let Some(failure) = partition.log.failure() {
+            return Err(Ended::Failed(failure.to_string()));
+        }
+        // Or it would leave a disk that serves for one that does not.
+        match self.directories.all()[running.to].failure() {
+            Some(why) => Err(Ended::Failed(why.to_owned())),
             None => Ok(()),
         }
+    }
+
+    /// Looks before the first byte whether the log can go where it is to go.
+    async fn check_place(&self, partition: &Partition, running: &Move) -> Result<(), Ended> {
+        let (source, disk) = (&partition.log, self.directories.disk());
+        // The mark says of this log that it is the one to keep. With another on the next disk, a start could not tell
+        // them apart.
+        match disk.read_file(&source.dir().join(REPLICA_MOVED), 0).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => {
+                return Err(Ended::Failed(
+                    "what its last move left behind is taken away by a restart, not before"
+                        .to_owned(),
+                ));
+            }
+        }
+        let Some(space) = self.directories.measure(running.to).await else {
+            return Ok(());
+        };
+        let free = u64::try_from(space.usable_bytes).unwrap_or(0);
+        let room = free.saturating_sub(self.settings().log_min_free_bytes);
+        let size = source.size_bytes();
+        if size > room {
+            return Err(Ended::Failed(format!(
+                "it has {size} bytes and there is room for {room} \
+                 (free, less ringspun.log.min.free.bytes)"
+            )));
+        }
+        Ok(())
     }
 
     async fn copy_and_swap(
@@ -208,6 +293,7 @@ impl Shard {
         partition: &Rc<Partition>,
         running: &Move,
     ) -> Result<(), Ended> {
+        self.check_move(partition, running)?;
         // A pass of the cleaner that is under way sees this move and ends.
         while self.cleaning.get() == Some(partition.key) {
             self.check_move(partition, running)?;
@@ -215,6 +301,8 @@ impl Shard {
         }
         let future = self.make_future(partition, running).await?;
         *running.log.borrow_mut() = Some(future.clone());
+        let _turn = self.turn(partition, running).await?;
+        self.check_place(partition, running).await?;
         let mut at = future.log_end_offset();
         for _ in 0..ROUNDS {
             self.copy(partition, running, &future, &mut at).await?;
@@ -250,8 +338,15 @@ impl Shard {
         running: &Move,
     ) -> Result<Rc<ShardLog>, Ended> {
         let source = &partition.log;
-        let mut start = source.log_start_offset();
-        let first = source.read(start, 1, source.log_end_offset(), true).await?;
+        let (mut start, first) = loop {
+            let start = source.log_start_offset();
+            match source.read(start, 1, source.log_end_offset(), true).await {
+                Ok(first) => break (start, first),
+                // Retention has passed us.
+                Err(LogError::OffsetOutOfRange { .. }) => self.check_move(partition, running)?,
+                Err(error) => return Err(error.into()),
+            }
+        };
         if let Some(slice) = first.slice {
             let bytes = bytes_of(slice).await?;
             let header = BatchHeader::parse(&bytes).map_err(|e| Ended::Failed(e.to_string()))?;
@@ -274,9 +369,14 @@ impl Shard {
         };
         let (disk, settings) = (self.directories.disk(), partition.settings());
         let topic_id = partition.key.topic_id;
-        let log = Log::create(disk, path, settings, topic_id, start, options).await?;
         self.directories.one_more(running.to);
-        Ok(Rc::new(log))
+        match Log::create(disk, path.clone(), settings, topic_id, start, options).await {
+            Ok(log) => Ok(Rc::new(log)),
+            Err(error) => {
+                self.directories.remove_folder(&path).await;
+                Err(error.into())
+            }
+        }
     }
 
     /// Copies from `at` to where the log ends by then.
@@ -296,6 +396,8 @@ impl Shard {
             if *at >= end {
                 return Ok(());
             }
+            // What was changed meanwhile counts for what comes now.
+            future.set_settings(partition.settings());
             let read = match source.read(*at, TURN_BYTES, end, true).await {
                 Ok(read) => read,
                 Err(LogError::OffsetOutOfRange { .. }) => continue,
@@ -317,6 +419,11 @@ impl Shard {
                 }
                 let batch = bytes.slice(position..position + len);
                 position += len;
+                if !self.room.take(running.to, len) {
+                    return Err(Ended::Failed(
+                        "there is no room left but ringspun.log.min.free.bytes".to_owned(),
+                    ));
+                }
                 if !verify_crc(&batch) {
                     return Err(Ended::Failed(format!("damaged records at offset {at}")));
                 }
@@ -335,23 +442,24 @@ impl Shard {
             if future.write_staged(wall_clock()).await?.prepare {
                 future.prepare().await?;
             }
-            self.keep_rate(position, began.elapsed()).await;
+            self.keep_rate(running, position, began.elapsed()).await;
         }
     }
 
     /// Keeps `replica.alter.log.dirs.io.max.bytes.per.second` after `bytes` that took `took`.
-    async fn keep_rate(&self, bytes: usize, took: Duration) {
+    async fn keep_rate(&self, running: &Move, bytes: usize, took: Duration) {
         let node = self
             .settings()
             .replica_alter_log_dirs_io_max_bytes_per_second;
         let rate = node as f64 / f64::from(self.shards.max(1));
         match Duration::try_from_secs_f64(bytes as f64 / rate.max(1.0)) {
             Ok(takes) if takes > took + Duration::from_millis(1) => {
-                // In pieces, so that a stop is not held up.
+                // In pieces, so that a stop is not held up, nor a deletion.
                 let until = Instant::now() + (takes - took);
-                while Instant::now() < until && !self.is_stopping() {
+                let goes_on = || !self.is_stopping() && !running.cancelled.get();
+                while Instant::now() < until && goes_on() {
                     let left = until.saturating_duration_since(Instant::now());
-                    Timer::new(left.min(Duration::from_millis(100))).await;
+                    Timer::new(left.min(TICK)).await;
                 }
             }
             _ => yield_now().await,
@@ -405,8 +513,19 @@ impl Shard {
         self.check_move(partition, running)?;
         let name = names::folder_name(&partition.topic, partition.key.partition);
         let place = self.directories.all()[running.to].path.join(name);
-        future.rename_folder(&place).await?;
+        let renamed = future.rename_folder(&place).await;
         running.log.borrow_mut().take();
+        if let Err(error) = renamed {
+            // It may have its name, and its mark says that it is whole, which it is not once there is an append.
+            let is_named = *future.dir() == *place;
+            if !self.discard(partition.key, future).await && is_named {
+                let failure = source.take_offline(std::io::Error::other(error.to_string()));
+                self.settle(partition.fail(&failure));
+            }
+            return Err(error.into());
+        }
+        // As it was made long ago.
+        future.set_settings(partition.settings());
         let image = self.image();
         let found = image
             .topic(partition.key.topic_id)

@@ -226,26 +226,13 @@ fn a_compacted_log_that_moves_stays_compacted() {
     };
     node.await_that("it is compacted", |_| cleaned(from).is_some());
     // From now on it would have to be all new to be compacted again.
-    set_ratio(&mut peer, "1.0");
+    set_config(&mut peer, "t", "min.cleanable.dirty.ratio", "1.0");
     let before = cleaned(from);
     assert_eq!(alter(&mut peer, "t", 0, to), 0);
     await_place(&mut peer, "t", 0, to);
     assert!(node.broker.stop().unwrap().success());
     assert_eq!(cleaned(from), None);
     assert!(cleaned(to) >= before, "{before:?}, then {:?}", cleaned(to));
-}
-
-fn set_ratio(peer: &mut Peer, ratio: &str) {
-    let config = AlterableConfig::default()
-        .with_name(text("min.cleanable.dirty.ratio"))
-        .with_value(Some(text(ratio)));
-    let resource = AlterConfigsResource::default()
-        .with_resource_type(2)
-        .with_resource_name(text("t"))
-        .with_configs(vec![config]);
-    let wanted = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-    peer.send(&request(1, 5, &wanted));
-    peer.receive().unwrap().expect("an answer");
 }
 
 /// Records with the keys 0, 1, ….

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // shared by several programs, none of which needs all of it
 
 pub mod fuzzing;
+pub mod log_dirs;
 pub mod log_reader;
 
 use std::collections::BTreeSet;
@@ -171,6 +172,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// One of the node at this address.
+    pub fn to(address: &str) -> io::Result<Peer> {
+        TcpStream::connect(address).map(Peer::new)
+    }
+
     fn new(stream: TcpStream) -> Peer {
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
