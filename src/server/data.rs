@@ -129,7 +129,6 @@ pub fn scan(dirs: &DataDirs, is_known: bool) -> io::Result<Found> {
     if directories.iter().all(|dir| dir.failure().is_some()) {
         return Err(io::Error::other("none of log.dirs can be read"));
     }
-    settle_moves(&directories, &mut partitions, &mut leftovers)?;
     Ok(Found {
         directories,
         partitions,
@@ -235,7 +234,12 @@ fn settle_moves(
         }
         File::open(&directories[found.directory].path)?.sync_all()?;
     }
-    // The mark may go once the other has lost its name for good.
+    // The mark may go once the other has lost its name for good. In a directory that cannot be read it may have it still.
+    let are_all_read = directories.iter().all(|dir| dir.failure().is_none());
+    if !are_all_read {
+        *partitions = left;
+        return Ok(());
+    }
     for found in left.iter().filter(|found| marked(found)) {
         let at = path(found);
         fs::remove_file(at.join(REPLICA_MOVED))
@@ -348,21 +352,23 @@ impl Found {
     /// Moves folders aside that the metadata knows nothing of, or under another topic id: the topic was
     /// deleted while the folder was not reached. Nothing is removed. A folder that lost its topic id in a
     /// power cut gets it again.
-    pub fn set_strays_aside(&self, image: &Image) -> io::Result<()> {
-        for found in &self.partitions {
-            let Some(directory) = self.directories.get(found.directory) else {
-                continue;
-            };
-            let known = image.topic_by_name(&found.topic).filter(|topic| {
+    ///
+    /// Of what is left, each partition has one folder then: see [`settle_moves`].
+    pub fn set_strays_aside(&mut self, image: &Image) -> io::Result<()> {
+        let mut known = Vec::with_capacity(self.partitions.len());
+        for found in self.partitions.drain(..) {
+            let directory = &self.directories[found.directory];
+            let topic = image.topic_by_name(&found.topic).filter(|topic| {
                 topic.partition(found.partition).is_some()
                     && found.topic_id.is_none_or(|id| id == topic.id)
             });
-            if let Some(topic) = known {
+            if let Some(topic) = topic {
                 if found.topic_id.is_none() {
                     let text = encode_partition_metadata(topic.id);
                     let folder = directory.path.join(&found.folder);
                     crate::server::data_dir::write_atomically(&folder, PARTITION_METADATA, &text)?;
                 }
+                known.push(found);
                 continue;
             }
             let unique = uuid::Uuid::new_v4().simple();
@@ -375,8 +381,10 @@ impl Found {
                 directory.path.join(&found.folder),
                 directory.path.join(stray),
             )?;
+            directory.partitions.fetch_sub(1, Ordering::Relaxed);
         }
-        Ok(())
+        self.partitions = known;
+        settle_moves(&self.directories, &mut self.partitions, &mut self.leftovers)
     }
 }
 

@@ -23,7 +23,7 @@ fn spread_over(dirs: &[PathBuf; 2]) -> (Node, Vec<i32>, Vec<i32>) {
 }
 
 /// Ways to spoil a directory, each with the way back.
-fn spoil(how: &str, dir: &Path) -> Box<dyn FnOnce()> {
+pub fn spoil(how: &str, dir: &Path) -> Box<dyn FnOnce()> {
     let (away, dir) = (dir.with_extension("away"), dir.to_owned());
     match how {
         "a file in the way" => {

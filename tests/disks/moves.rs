@@ -571,3 +571,83 @@ fn a_log_that_cannot_have_its_name_goes_on_where_it_is() {
     assert_numbers(&node.broker.bootstrap(), "t", 1_000);
     node.stop();
 }
+
+/// Moves the log and waits until it takes records there.
+fn bring(peer: &mut Peer, name: &str, to: &Path) {
+    assert_eq!(alter(peer, name, 0, to), 0);
+    await_place(peer, name, 0, to);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for name in names(from) {
+        fs::copy(from.join(&name), to.join(&name)).unwrap();
+    }
+}
+
+/// The disk that a log left has failed before its folder lost its name, and is repaired later.
+#[test]
+fn a_log_that_moved_away_from_a_failed_disk_does_not_come_back_with_it() {
+    let at = tempfile::tempdir().unwrap();
+    let dirs = dirs(at.path(), ["a", "b", "c"]);
+    let mut node = slow_node(&dirs, "100000000", &[("log.segment.delete.delay.ms", "0")]);
+    let mut peer = node.connect();
+    node.create_topic("t", 1);
+    let sender = producer(&node);
+    send_numbers(&sender, "t", 0..1_000);
+    sender.flush(PATIENCE).unwrap();
+    bring(&mut peer, "t", &dirs[1]);
+    assert!(node.broker.stop().unwrap().success());
+    let before = at.path().join("before");
+    copy_folder(&dirs[1].join("t-0"), &before);
+    node.broker.start_again().unwrap();
+    bring(&mut node.connect(), "t", &dirs[2]);
+    send_numbers(&sender, "t", 1_000..2_000);
+    sender.flush(PATIENCE).unwrap();
+    node.broker.kill();
+    copy_folder(&before, &dirs[1].join("t-0"));
+    fs::write(dirs[2].join("t-0/replica-moved"), "").unwrap();
+    let restore = directories::spoil("a file in the way", &dirs[1]);
+    node.broker.start_again().unwrap();
+    assert_numbers(&node.broker.bootstrap(), "t", 2_000);
+    node.broker.kill();
+    restore();
+    node.broker.start_again().unwrap();
+    assert_numbers(&node.broker.bootstrap(), "t", 2_000);
+    let mut peer = node.connect();
+    assert_eq!(places(&mut peer, "t", 0), [(dirs[2].clone(), false)]);
+    assert!(!dirs[1].join("t-0").exists());
+    assert!(!dirs[2].join("t-0/replica-moved").exists());
+    node.stop();
+}
+
+#[test]
+fn a_deleted_topic_on_a_failed_disk_does_not_take_the_place_of_a_new_one_of_its_name() {
+    let at = tempfile::tempdir().unwrap();
+    let dirs = dirs(at.path(), ["a", "b", "c"]);
+    let mut node = slow_node(&dirs, "100000000", &[("log.segment.delete.delay.ms", "0")]);
+    let mut peer = node.connect();
+    node.create_topic("t", 1);
+    assert_eq!(send(&mut peer, "t", 0, batch(1, 1000)).0, 0);
+    bring(&mut peer, "t", &dirs[1]);
+    assert!(node.broker.stop().unwrap().success());
+    let restore = directories::spoil("a file in the way", &dirs[1]);
+    node.broker.start_again().unwrap();
+    let mut peer = node.connect();
+    delete_topic(&mut peer, "t");
+    node.create_topic("t", 1);
+    fill(&node, "t", 500);
+    bring(&mut peer, "t", &dirs[2]);
+    assert!(node.broker.stop().unwrap().success());
+    restore();
+    node.broker.start_again().unwrap();
+    assert_numbers(&node.broker.bootstrap(), "t", 500);
+    let mut peer = node.connect();
+    assert_eq!(places(&mut peer, "t", 0), [(dirs[2].clone(), false)]);
+    let aside = names(&dirs[1]);
+    assert!(
+        aside.iter().any(|name| name.ends_with("-stray")),
+        "{aside:?}"
+    );
+    node.stop();
+}
