@@ -17,6 +17,9 @@ mod broker;
 mod cleaned;
 #[path = "kill9/groups.rs"]
 mod groups;
+mod hostile;
+#[path = "kill9/moves.rs"]
+mod moves;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,6 +39,8 @@ use rdkafka::producer::{
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use broker::{Broker, Kind, dump, packages};
+use hostile::environment;
+use moves::Moves;
 
 const TOPIC: &str = "killed";
 const PARTITIONS: i32 = 4;
@@ -76,22 +81,75 @@ fn kill_9_keeps_the_last_value_of_every_key_past_the_page_cache() {
     clean_all(&[("ringspun.log.io", "direct")]);
 }
 
+#[test]
+fn kill_9_loses_no_acknowledged_record_while_logs_move_between_disks() {
+    move_all(&[]);
+}
+
+#[test]
+fn kill_9_loses_no_acknowledged_record_past_the_page_cache_while_logs_move_between_disks() {
+    move_all(&[("ringspun.log.io", "direct")]);
+}
+
+#[test]
+fn kill_9_keeps_the_last_value_of_every_key_while_logs_move_between_disks() {
+    move_and_clean_all(&[]);
+}
+
+#[test]
+fn kill_9_keeps_the_last_value_of_every_key_past_the_page_cache_while_logs_move_between_disks() {
+    move_and_clean_all(&[("ringspun.log.io", "direct")]);
+}
+
+#[test]
+fn kill_9_leaves_no_transaction_half_visible_while_logs_move_between_disks() {
+    if Kind::from_environment() == Kind::Kafka {
+        return;
+    }
+    let (rounds, seed) = (rounds(8), seed());
+    println!("seed {seed}");
+    attempt(seed, |folder| {
+        let moves = Moves::new(folder, &[(TOPIC, PARTITIONS)]);
+        transactions(Kind::Ringspun, folder, rounds, seed, Some(&moves))
+    });
+}
+
+fn move_all(topic_settings: &[(&str, &str)]) {
+    if Kind::from_environment() == Kind::Kafka {
+        return;
+    }
+    let (rounds, seed) = (rounds(10), seed());
+    println!("seed {seed}, {topic_settings:?}");
+    attempt(seed, |folder| {
+        let moves = Moves::new(folder, &[(TOPIC, PARTITIONS)]);
+        let kind = Kind::Ringspun;
+        run(kind, folder, rounds, seed, topic_settings, Some(&moves))
+    });
+}
+
+fn move_and_clean_all(topic_settings: &[(&str, &str)]) {
+    if Kind::from_environment() == Kind::Kafka {
+        return;
+    }
+    let (rounds, seed) = (rounds(8), seed());
+    println!("seed {seed}, {topic_settings:?}");
+    attempt(seed, |folder| {
+        let topics = cleaned::TOPICS.map(|topic| (topic, cleaned::PARTITIONS as i32));
+        let moves = Moves::new(folder, &topics);
+        cleaned::run(folder, rounds, seed, topic_settings, Some(&moves))
+    });
+}
+
 /// Kafka looks whether something is to be cleaned or deleted when it likes.
 fn clean_all(topic_settings: &[(&str, &str)]) {
     if Kind::from_environment() == Kind::Kafka {
         return;
     }
-    let rounds = environment("RINGSPUN_KILL9_ROUNDS").unwrap_or(12);
-    let seed = environment("RINGSPUN_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    let (rounds, seed) = (rounds(12), seed());
     println!("seed {seed}, {topic_settings:?}");
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    if let Err(problem) = cleaned::run(folder.path(), rounds, seed, topic_settings) {
-        let kept = folder.keep();
-        panic!(
-            "RINGSPUN_SEED={seed}: {problem}\nthe data is kept in {}",
-            kept.display()
-        );
-    }
+    attempt(seed, |folder| {
+        cleaned::run(folder, rounds, seed, topic_settings, None)
+    });
 }
 
 /// Producers that commit and abort transactions over all partitions, while the broker is killed: of each
@@ -99,36 +157,40 @@ fn clean_all(topic_settings: &[(&str, &str)]) {
 /// was acknowledged, nothing if it was aborted.
 #[test]
 fn kill_9_leaves_no_transaction_half_visible() {
-    let kind = Kind::from_environment();
-    let rounds = environment("RINGSPUN_KILL9_ROUNDS").unwrap_or(match kind {
-        Kind::Ringspun => 30,
-        Kind::Kafka => 2,
-    });
-    let seed = environment("RINGSPUN_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    let (rounds, seed) = (rounds(30), seed());
     println!("seed {seed}");
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    if let Err(problem) = transactions(kind, folder.path(), rounds, seed) {
-        let kept = folder.keep();
-        panic!(
-            "RINGSPUN_SEED={seed}: {problem}\nthe data is kept in {}",
-            kept.display()
-        );
-    }
+    attempt(seed, |folder| {
+        transactions(Kind::from_environment(), folder, rounds, seed, None)
+    });
 }
 
 /// Offsets are committed and members of both protocols join while the broker is killed: what was
 /// acknowledged is never taken back.
 #[test]
 fn kill_9_takes_back_no_committed_offset() {
-    let kind = Kind::from_environment();
-    let rounds = environment("RINGSPUN_KILL9_ROUNDS").unwrap_or(match kind {
-        Kind::Ringspun => 50,
-        Kind::Kafka => 2,
-    });
-    let seed = environment("RINGSPUN_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    let (rounds, seed) = (rounds(50), seed());
     println!("seed {seed}");
+    attempt(seed, |folder| {
+        groups::run(Kind::from_environment(), folder, rounds, seed)
+    });
+}
+
+/// Kills before everything is checked; Kafka takes long to start.
+fn rounds(of_ringspun: u32) -> u32 {
+    environment("RINGSPUN_KILL9_ROUNDS").unwrap_or(match Kind::from_environment() {
+        Kind::Ringspun => of_ringspun,
+        Kind::Kafka => 2,
+    })
+}
+
+fn seed() -> u64 {
+    environment("RINGSPUN_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000))
+}
+
+/// Runs it in a folder of its own, which is kept if it fails.
+fn attempt(seed: u64, run: impl FnOnce(&Path) -> Result<(), String>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    if let Err(problem) = groups::run(kind, folder.path(), rounds, seed) {
+    if let Err(problem) = run(folder.path()) {
         let kept = folder.keep();
         panic!(
             "RINGSPUN_SEED={seed}: {problem}\nthe data is kept in {}",
@@ -137,37 +199,40 @@ fn kill_9_takes_back_no_committed_offset() {
     }
 }
 
-fn environment<T: std::str::FromStr>(name: &str) -> Option<T> {
-    std::env::var(name).ok().map(|text| match text.parse() {
-        Ok(value) => value,
-        Err(_) => panic!("{name}={text} is not a number"),
-    })
-}
-
 fn run_all(topic_settings: &[(&str, &str)]) {
-    let kind = Kind::from_environment();
-    let rounds = environment("RINGSPUN_KILL9_ROUNDS").unwrap_or(match kind {
-        Kind::Ringspun => 20,
-        Kind::Kafka => 2,
-    });
+    let (rounds, mut seed) = (rounds(20), seed());
     let until =
         Instant::now() + Duration::from_secs(environment("RINGSPUN_KILL9_SECONDS").unwrap_or(0));
-    let mut seed = environment("RINGSPUN_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
     loop {
         println!("seed {seed}, {topic_settings:?}");
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        if let Err(problem) = run(kind, folder.path(), rounds, seed, topic_settings) {
-            let kept = folder.keep();
-            panic!(
-                "RINGSPUN_SEED={seed}: {problem}\nthe data is kept in {}",
-                kept.display()
-            );
-        }
+        attempt(seed, |folder| {
+            let kind = Kind::from_environment();
+            run(kind, folder, rounds, seed, topic_settings, None)
+        });
         if Instant::now() >= until {
             return;
         }
         seed += 1;
     }
+}
+
+/// Kills the broker and starts it again; how long the start took. Where logs move, it is stopped in order now and then.
+fn start_anew(broker: &mut Broker, round: u32, moves: Option<&Moves>) -> Result<Duration, String> {
+    if moves.is_some() && Moves::is_stop(round) {
+        let status = broker.stop()?;
+        if !broker.is_clean(status) {
+            return Err(format!("stop {round}: {status}"));
+        }
+    } else {
+        broker.kill();
+    }
+    let start = Instant::now();
+    broker
+        .start_again()
+        .map_err(|error| format!("after kill {round}: {error}"))?;
+    let took = start.elapsed();
+    moves.map_or(Ok(()), |moves| moves.check(broker, round))?;
+    Ok(took)
 }
 
 /// What became of the records, by their number.
@@ -284,42 +349,39 @@ fn run(
     rounds: u32,
     seed: u64,
     topic_settings: &[(&str, &str)],
+    moves: Option<&Moves>,
 ) -> Result<(), String> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut broker = Broker::start(kind, folder, &[])?;
+    let settings = moves.map(Moves::settings);
+    let mut broker = Broker::start(kind, folder, settings.as_ref().map_or(&[], |s| s))?;
     create_topic(&broker, topic_settings)?;
     let ledger = Arc::new(Ledger::default());
-    let producer: ThreadedProducer<Context> = client(&broker)
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("linger.ms", "1")
-        .set("retry.backoff.ms", "5")
-        .set("message.timeout.ms", "0")
-        .set("socket.timeout.ms", "10000")
-        .create_with_context(Context(ledger.clone()))
-        .map_err(|error| error.to_string())?;
-    let stop = AtomicBool::new(false);
+    let producer = producer(&broker, &ledger)?;
+    let (stop, config, bootstrap) = (AtomicBool::new(false), client(&broker), broker.bootstrap());
     let mut sent = 0;
     let mut restart_ms = Vec::new();
     std::thread::scope(|scope| {
-        let sender = scope.spawn(|| send(&producer, &ledger, &stop, seed));
+        let sender = scope.spawn(|| send(&producer, &ledger, &stop, seed, place, moves.is_some()));
+        let reader = moves.map(|moves| {
+            let (stop, config) = (&stop, &config);
+            scope.spawn(|| moves.keep_moving(&bootstrap, stop, seed));
+            scope.spawn(move || read_along(config, stop, seed))
+        });
         let outcome = (|| {
             for round in 0..rounds {
                 // Only a broker that acknowledges again is worth killing.
                 wait_for_progress(&ledger, 20)?;
                 std::thread::sleep(Duration::from_micros(random.u64(0..400_000)));
-                broker.kill();
-                let start = Instant::now();
-                broker
-                    .start_again()
-                    .map_err(|error| format!("after kill {round}: {error}"))?;
-                restart_ms.push(start.elapsed().as_millis());
+                restart_ms.push(start_anew(&mut broker, round, moves)?.as_millis());
                 ledger.check()?;
             }
             wait_for_progress(&ledger, 20)
         })();
         stop.store(true, Ordering::SeqCst);
         sent = sender.join().map_err(|_| "the sender panicked")?;
+        if let Some(reader) = reader {
+            reader.join().map_err(|_| "the reader panicked")??;
+        }
         outcome
     })
     .map_err(|error| format!("{error}\n{}", broker.last_words()))?;
@@ -337,12 +399,20 @@ fn run(
     broker.kill();
     broker.start_again()?;
     verify(&broker, &acknowledged, seed)?;
+    let mut moved = String::new();
+    if let Some(moves) = moves {
+        moves.check_places(&broker)?;
+        moved = format!(", {} moves", moves.check_words(folder, rounds)?);
+    }
     broker.stop()?;
+    let first = [broker.log_dir()];
+    let dirs = moves.map_or(&first[..], Moves::dirs);
     let dumped = match packages::jars() {
-        Ok(_) => format!(
-            "{} files dumped without complaint",
-            dump::run(&broker.log_dir(), TOPIC)?
-        ),
+        Ok(_) => {
+            let dumped = dirs.iter().map(|dir| dump::run(dir, TOPIC));
+            let files: usize = dumped.sum::<Result<_, String>>()?;
+            format!("{files} files dumped without complaint")
+        }
         Err(reason) if packages::all_required() => return Err(reason),
         Err(reason) => format!("not dumped: {reason}"),
     };
@@ -352,19 +422,39 @@ fn run(
     let words = std::fs::read_to_string(folder.join("stderr")).unwrap_or_default();
     let gaps = words.matches("damage in the log").count();
     println!(
-        "{rounds} kills, {sent} records, {gaps} gaps, ready again after {} ms (median), {} ms (longest); {dumped}",
+        "{rounds} kills{moved}, {sent} records, {gaps} gaps, ready again after {} ms (median), {} ms (longest); {dumped}",
         restart_ms.get(restart_ms.len() / 2).unwrap_or(&0),
         restart_ms.last().unwrap_or(&0)
     );
     Ok(())
 }
 
-/// Sends records, numbered from 0, in turn to all partitions, until told to stop; how many.
+/// An idempotent one that never gives up.
+fn producer(broker: &Broker, ledger: &Arc<Ledger>) -> Result<ThreadedProducer<Context>, String> {
+    client(broker)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "1")
+        .set("retry.backoff.ms", "5")
+        .set("message.timeout.ms", "0")
+        .set("socket.timeout.ms", "10000")
+        .create_with_context(Context(ledger.clone()))
+        .map_err(|error| error.to_string())
+}
+
+/// Where record `number` goes, to all partitions in turn: topic, partition and key.
+fn place(number: u64) -> (&'static str, i32, u64) {
+    (TOPIC, (number % PARTITIONS as u64) as i32, number)
+}
+
+/// Sends records, numbered from 0, to their places, until told to stop; how many.
 fn send(
     producer: &ThreadedProducer<Context>,
     ledger: &Ledger,
     stop: &AtomicBool,
     seed: u64,
+    place: fn(u64) -> (&'static str, i32, u64),
+    is_paced: bool,
 ) -> u64 {
     let mut number = 0;
     while !stop.load(Ordering::SeqCst) {
@@ -372,9 +462,14 @@ fn send(
             std::thread::sleep(Duration::from_millis(1));
             continue;
         }
-        let (key, value) = (number.to_be_bytes(), value(number, seed));
-        let record = BaseRecord::with_opaque_to(TOPIC, Box::new(number))
-            .partition((number % PARTITIONS as u64) as i32)
+        if is_paced && number % 4 == 0 {
+            // The copy of a log has to come to where the log ends.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let (topic, partition, key) = place(number);
+        let (key, value) = (key.to_be_bytes(), value(number, seed));
+        let record = BaseRecord::with_opaque_to(topic, Box::new(number))
+            .partition(partition)
             .key(&key[..])
             .payload(&value[..]);
         match producer.send(record) {
@@ -404,13 +499,51 @@ fn wait_for_progress(ledger: &Ledger, records: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads everything and holds it against what was acknowledged.
-fn verify(
-    broker: &Broker,
-    acknowledged: &BTreeMap<u64, (i32, i64)>,
+/// What is read next of each partition.
+struct Expected {
+    offsets: [i64; PARTITIONS as usize],
+    numbers: [u64; PARTITIONS as usize],
     seed: u64,
-) -> Result<(), String> {
-    let consumer: BaseConsumer = client(broker)
+}
+
+impl Expected {
+    fn from_the_start(seed: u64) -> Expected {
+        Expected {
+            offsets: [0; PARTITIONS as usize],
+            numbers: std::array::from_fn(|partition| partition as u64),
+            seed,
+        }
+    }
+
+    /// The number of the record, which is the next one of its partition, with the bytes that were sent.
+    fn take(&mut self, message: &impl Message) -> Result<u64, String> {
+        let (partition, offset) = (message.partition(), message.offset());
+        let here = format!("partition {partition}, offset {offset}");
+        let next_offset = &mut self.offsets[partition as usize];
+        let next_number = &mut self.numbers[partition as usize];
+        if offset != *next_offset {
+            return Err(format!("{here}: expected offset {next_offset}"));
+        }
+        let number = *next_number;
+        if message.key() != Some(&number.to_be_bytes()[..]) {
+            return Err(format!(
+                "{here}: expected record {number}, found key {:?}",
+                message.key()
+            ));
+        }
+        if message.payload() != Some(&value(number, self.seed)[..]) {
+            return Err(format!("{here}: record {number} has other bytes"));
+        }
+        *next_offset += 1;
+        *next_number += PARTITIONS as u64;
+        Ok(number)
+    }
+}
+
+/// A consumer of all partitions from their starts on.
+fn consumer(config: &ClientConfig) -> Result<BaseConsumer, String> {
+    let consumer: BaseConsumer = config
+        .clone()
         .set("group.id", "none")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "error")
@@ -418,6 +551,42 @@ fn verify(
         .create()
         .map_err(|error| error.to_string())?;
     let mut assignment = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        assignment
+            .add_partition_offset(TOPIC, partition, Offset::Offset(0))
+            .map_err(|error| error.to_string())?;
+    }
+    consumer
+        .assign(&assignment)
+        .map_err(|error| error.to_string())?;
+    Ok(consumer)
+}
+
+/// Reads what is written, through all kills, until told to stop: who has read a record finds the next one behind it.
+fn read_along(config: &ClientConfig, stop: &AtomicBool, seed: u64) -> Result<(), String> {
+    let consumer = consumer(config)?;
+    let mut expected = Expected::from_the_start(seed);
+    while !stop.load(Ordering::SeqCst) {
+        match consumer.poll(Duration::from_millis(50)) {
+            None => {}
+            Some(Ok(message)) => drop(expected.take(&message)?),
+            Some(Err(KafkaError::MessageConsumption(
+                code @ (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange),
+            ))) => return Err(format!("{code}, at {:?}", expected.offsets)),
+            // There is no broker just now.
+            Some(Err(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads everything and holds it against what was acknowledged.
+fn verify(
+    broker: &Broker,
+    acknowledged: &BTreeMap<u64, (i32, i64)>,
+    seed: u64,
+) -> Result<(), String> {
+    let consumer = consumer(&client(broker))?;
     let mut left = 0;
     for partition in 0..PARTITIONS {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -435,9 +604,6 @@ fn verify(
             return Err(format!("partition {partition} begins at {low}"));
         }
         left += high as u64;
-        assignment
-            .add_partition_offset(TOPIC, partition, Offset::Offset(0))
-            .map_err(|error| error.to_string())?;
     }
     if left != acknowledged.len() as u64 {
         return Err(format!(
@@ -445,53 +611,30 @@ fn verify(
             acknowledged.len()
         ));
     }
-    consumer
-        .assign(&assignment)
-        .map_err(|error| error.to_string())?;
-    let mut next_offset = [0; PARTITIONS as usize];
-    let mut next_number: [u64; PARTITIONS as usize] =
-        std::array::from_fn(|partition| partition as u64);
+    let mut expected = Expected::from_the_start(seed);
     let mut last = Instant::now();
     while left > 0 {
         let message = match consumer.poll(Duration::from_millis(200)) {
             Some(message) => message.map_err(|error| error.to_string())?,
             None if last.elapsed() > Duration::from_secs(30) => {
                 return Err(format!(
-                    "{left} records do not come, next offsets {next_offset:?}"
+                    "{left} records do not come, next offsets {:?}",
+                    expected.offsets
                 ));
             }
             None => continue,
         };
         last = Instant::now();
-        let (partition, offset) = (message.partition(), message.offset());
-        let here = format!("partition {partition}, offset {offset}");
-        let (next_offset, next_number) = (
-            &mut next_offset[partition as usize],
-            &mut next_number[partition as usize],
-        );
-        if offset != *next_offset {
-            return Err(format!("{here}: expected offset {next_offset}"));
-        }
-        let number = *next_number;
-        if message.key() != Some(&number.to_be_bytes()[..]) {
-            return Err(format!(
-                "{here}: expected record {number}, found key {:?}",
-                message.key()
-            ));
-        }
-        if message.payload() != Some(&value(number, seed)[..]) {
-            return Err(format!("{here}: record {number} has other bytes"));
-        }
+        let number = expected.take(&message)?;
+        let here = (message.partition(), message.offset());
         match acknowledged.get(&number) {
-            Some(place) if *place == (partition, offset) || place.1 < 0 => {}
+            Some(place) if *place == here || place.1 < 0 => {}
             other => {
                 return Err(format!(
-                    "{here}: record {number} was acknowledged at {other:?}"
+                    "{here:?}: record {number} was acknowledged at {other:?}"
                 ));
             }
         }
-        *next_offset += 1;
-        *next_number += PARTITIONS as u64;
         left -= 1;
     }
     Ok(())
@@ -511,20 +654,32 @@ enum Ended {
     Unknown,
 }
 
-fn transactions(kind: Kind, folder: &Path, rounds: u32, seed: u64) -> Result<(), String> {
+fn transactions(
+    kind: Kind,
+    folder: &Path,
+    rounds: u32,
+    seed: u64,
+    moves: Option<&Moves>,
+) -> Result<(), String> {
     let mut random = fastrand::Rng::with_seed(seed);
     // Several shards, so that most markers go from one to another.
-    let mut broker = Broker::start(kind, folder, &[("ringspun.shards", "3")])?;
+    let mut settings = vec![("ringspun.shards", "3")];
+    settings.extend(moves.iter().flat_map(|moves| moves.settings()));
+    let mut broker = Broker::start(kind, folder, &settings)?;
     create_topic(&broker, &[])?;
     let stop = AtomicBool::new(false);
     let count = AtomicU64::new(0);
-    let config = client(&broker);
+    let (config, bootstrap) = (client(&broker), broker.bootstrap());
     let mut ended = Vec::new();
     std::thread::scope(|scope| {
         let (stop, count, config) = (&stop, &count, &config);
         let transactors: Vec<_> = (0..TRANSACTORS)
             .map(|who| scope.spawn(move || transact(who, config, stop, count, seed)))
             .collect();
+        if let Some(moves) = moves {
+            let bootstrap = &bootstrap;
+            scope.spawn(move || moves.keep_moving(bootstrap, stop, seed));
+        }
         let progress = |transactions: u64| {
             let before = count.load(Ordering::SeqCst);
             let deadline = Instant::now() + Duration::from_secs(60);
@@ -540,10 +695,7 @@ fn transactions(kind: Kind, folder: &Path, rounds: u32, seed: u64) -> Result<(),
             for round in 0..rounds {
                 progress(4)?;
                 std::thread::sleep(Duration::from_micros(random.u64(0..60_000)));
-                broker.kill();
-                broker
-                    .start_again()
-                    .map_err(|error| format!("after kill {round}: {error}"))?;
+                start_anew(&mut broker, round, moves)?;
             }
             progress(4)
         })();
@@ -573,6 +725,11 @@ fn transactions(kind: Kind, folder: &Path, rounds: u32, seed: u64) -> Result<(),
     broker.kill();
     broker.start_again()?;
     let visible = verify_transactions(&broker, &ended)?;
+    if let Some(moves) = moves {
+        moves.check_places(&broker)?;
+        let moved = moves.check_words(folder, rounds)?;
+        println!("{moved} moves");
+    }
     let of = |what| {
         ended
             .iter()

@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::Producer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::broker::{Broker, Kind};
-use super::{Context, IN_FLIGHT, Ledger, client, value, wait_for_progress};
+use super::moves::Moves;
+use super::{Ledger, client, producer, send, start_anew, value, wait_for_progress};
 
 const COMPACTED: &str = "compacted";
 const RETAINED: &str = "retained";
-const TOPICS: [&str; 2] = [COMPACTED, RETAINED];
-const PARTITIONS: u64 = 2;
+pub const TOPICS: [&str; 2] = [COMPACTED, RETAINED];
+pub const PARTITIONS: u64 = 2;
 /// Of each partition.
 const KEYS: u64 = 150;
 const RETENTION_BYTES: &str = "3000000";
@@ -70,33 +71,33 @@ fn create_topics(broker: &Broker, settings: &[(&str, &str)]) -> Result<(), Strin
     Ok(())
 }
 
-pub fn run(folder: &Path, rounds: u32, seed: u64, settings: &[(&str, &str)]) -> Result<(), String> {
+pub fn run(
+    folder: &Path,
+    rounds: u32,
+    seed: u64,
+    settings: &[(&str, &str)],
+    moves: Option<&Moves>,
+) -> Result<(), String> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut broker = Broker::start(Kind::Ringspun, folder, &GREEDY)?;
+    let mut of_broker = GREEDY.to_vec();
+    of_broker.extend(moves.iter().flat_map(|moves| moves.settings()));
+    let mut broker = Broker::start(Kind::Ringspun, folder, &of_broker)?;
     create_topics(&broker, settings)?;
     let ledger = Arc::new(Ledger::default());
-    let producer: ThreadedProducer<Context> = client(&broker)
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("linger.ms", "1")
-        .set("retry.backoff.ms", "5")
-        .set("message.timeout.ms", "0")
-        .set("socket.timeout.ms", "10000")
-        .create_with_context(Context(ledger.clone()))
-        .map_err(|error| error.to_string())?;
-    let stop = AtomicBool::new(false);
+    let producer = producer(&broker, &ledger)?;
+    let (stop, bootstrap) = (AtomicBool::new(false), broker.bootstrap());
     let mut sent = 0;
     std::thread::scope(|scope| {
-        let sender = scope.spawn(|| send(&producer, &ledger, &stop, seed));
+        let sender = scope.spawn(|| send(&producer, &ledger, &stop, seed, place, moves.is_some()));
+        if let Some(moves) = moves {
+            scope.spawn(|| moves.keep_moving(&bootstrap, &stop, seed));
+        }
         let outcome = (|| {
             for round in 0..rounds {
                 // Enough for a segment or two.
                 wait_for_progress(&ledger, 1_000)?;
                 std::thread::sleep(Duration::from_micros(random.u64(0..300_000)));
-                broker.kill();
-                broker
-                    .start_again()
-                    .map_err(|error| format!("after kill {round}: {error}"))?;
+                start_anew(&mut broker, round, moves)?;
                 ledger.check()?;
             }
             wait_for_progress(&ledger, 1_000)
@@ -122,9 +123,14 @@ pub fn run(folder: &Path, rounds: u32, seed: u64, settings: &[(&str, &str)]) -> 
     // That they were busy at all.
     for (topic, left) in &left {
         let sent = sent / 2;
-        if *left > sent / 2 {
+        // The cleaner keeps off a log that moves or is to.
+        if moves.is_none() && *left > sent / 2 {
             return Err(format!("{topic}: {left} of {sent} records are left"));
         }
+    }
+    if let Some(moves) = moves {
+        moves.check_places(&broker)?;
+        println!("{} moves", moves.check_words(folder, rounds)?);
     }
     let words = std::fs::read_to_string(folder.join("stderr")).unwrap_or_default();
     for word in ["could not be cleaned", "log is offline", "panicked"] {
@@ -134,39 +140,6 @@ pub fn run(folder: &Path, rounds: u32, seed: u64, settings: &[(&str, &str)]) -> 
     }
     println!("{rounds} kills, {sent} records, left {left:?}");
     Ok(())
-}
-
-/// Sends records, numbered from 0, until told to stop; how many.
-fn send(
-    producer: &ThreadedProducer<Context>,
-    ledger: &Ledger,
-    stop: &AtomicBool,
-    seed: u64,
-) -> u64 {
-    let mut number = 0;
-    while !stop.load(Ordering::SeqCst) {
-        if number - ledger.count.load(Ordering::SeqCst) >= IN_FLIGHT {
-            std::thread::sleep(Duration::from_millis(1));
-            continue;
-        }
-        let (topic, partition, key) = place(number);
-        let (key, value) = (key.to_be_bytes(), value(number, seed));
-        let record = BaseRecord::with_opaque_to(topic, Box::new(number))
-            .partition(partition)
-            .key(&key[..])
-            .payload(&value[..]);
-        match producer.send(record) {
-            Ok(()) => number += 1,
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err((error, _)) => {
-                ledger.fail(format!("record {number} could not be sent: {error}"));
-                break;
-            }
-        }
-    }
-    number
 }
 
 /// Holds what is there against what was acknowledged; how many records are left of each topic.
