@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::rows::{Against, Judgement, Metric, Row};
+use super::metric::Metric;
+use super::rows::{Against, Judgement, Row};
 use super::usage::Usage;
 
 /// Steal above this spoils a round of a row that is about percentiles.

@@ -16,6 +16,7 @@ mod floor;
 mod jars;
 mod judge;
 mod measure;
+mod metric;
 mod report;
 mod rows;
 mod run;
@@ -263,7 +264,7 @@ fn measured(plan: &Plan, chosen: &[&'static Row], mut about: About, folder: &Fol
 
 /// A round for whoever watches.
 fn line(round: &Round) -> String {
-    let values: Vec<String> = rows::Metric::ALL
+    let values: Vec<String> = metric::Metric::ALL
         .iter()
         .filter_map(|metric| Some(format!("{} {:.3}", metric.title(), round.metric(*metric)?)))
         .collect();

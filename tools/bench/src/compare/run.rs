@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::rows::Metric;
+use super::metric::Metric;
 use super::sys::{self, Cores};
 use super::target::Broker;
 use super::usage::Usage;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Report, claim, limits, over_time, plots, series_name, shown, spread, unfair, used};
 use crate::compare::judge::{Outcome, Verdict};
-use crate::compare::rows::Metric;
+use crate::compare::metric::Metric;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1c2330}\
 table{border-collapse:collapse;margin:1rem 0;font-size:.9em}td,th{border:1px solid #d5dae2;padding:.3em .6em;text-align:left;vertical-align:top}\

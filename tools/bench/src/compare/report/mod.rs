@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::Machine;
 use super::judge::{self, Judged, Outcome, Round, Summary};
-use super::rows::{self, Against, Metric, Row};
+use super::metric::Metric;
+use super::rows::{self, Against, Row};
 
 pub use html::html;
 pub use markdown::{markdown, verdicts};
