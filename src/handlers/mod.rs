@@ -26,6 +26,7 @@ pub mod producers;
 pub mod quorum;
 pub mod scatter;
 pub mod topics;
+pub mod transaction_listings;
 pub mod transactions;
 
 use std::cell::RefCell;
@@ -394,8 +395,8 @@ async fn dispatch(call: Call, body: Bytes) -> Result<Begun, Close> {
         key::END_TXN => transactions::end_txn(call, body).await,
         key::WRITE_TXN_MARKERS => transactions::write_txn_markers(call, body).await,
         key::TXN_OFFSET_COMMIT => transactions::txn_offset_commit(call, body).await,
-        key::DESCRIBE_TRANSACTIONS => transactions::describe_transactions(call, body).await,
-        key::LIST_TRANSACTIONS => transactions::list_transactions(call, body).await,
+        key::DESCRIBE_TRANSACTIONS => transaction_listings::describe_transactions(call, body).await,
+        key::LIST_TRANSACTIONS => transaction_listings::list_transactions(call, body).await,
         key::ALTER_REPLICA_LOG_DIRS => log_dirs::alter_replica_log_dirs(call, body).await,
         key::DESCRIBE_LOG_DIRS => log_dirs::describe_log_dirs(call, body).await,
         key::DESCRIBE_QUORUM => quorum::describe_quorum(call, body).await,
