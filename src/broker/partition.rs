@@ -10,12 +10,15 @@
 //! 4. Whenever the visible end moved, the leader state says where the high watermark is; waiting
 //!    produces whose end it passed are answered, and waiting fetches are told of the new bytes.
 
+mod waiting;
+
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+
+use waiting::{Queues, Waiting};
 
 use crate::base::profile::{Nanos, Stage};
 use crate::base::settings::{self, LogSettings};
@@ -38,54 +41,6 @@ use crate::replication::LeaderState;
 use crate::runtime::profile;
 use crate::storage::producer_state::{Outcome, SequenceError};
 use crate::storage::{AppendError, AppendOrigin, Disk, Log, LogError, TimestampOffset};
-
-/// A produce that is appended and not yet acknowledged.
-struct Waiting {
-    /// One past its last record.
-    end: Offset,
-    /// `acks=all`: every in-sync replica, not the leader alone.
-    all: bool,
-    /// Whether the fsync has to have passed `end` as well.
-    flushed: bool,
-    /// It was written, and the request knows.
-    written: bool,
-    produced: Produced,
-    slot: u32,
-    op: Rc<ProduceOp>,
-}
-
-/// Produces that wait for the same thing, in the order of their ends: none is held up by one that waits
-/// for more. `None` until something has to wait: most partitions of a node are idle.
-#[derive(Default)]
-struct Queues(Option<Box<[VecDeque<Waiting>; 4]>>);
-
-impl Queues {
-    fn push(&mut self, waiting: Waiting) {
-        let queue = usize::from(waiting.all) * 2 + usize::from(waiting.flushed);
-        self.0.get_or_insert_default()[queue].push_back(waiting);
-    }
-
-    /// Takes one that `is_acknowledged`.
-    fn pop(&mut self, is_acknowledged: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
-        self.each()
-            .find(|queue| queue.front().is_some_and(&is_acknowledged))
-            .and_then(VecDeque::pop_front)
-    }
-
-    fn each(&mut self) -> impl Iterator<Item = &mut VecDeque<Waiting>> {
-        self.0.iter_mut().flat_map(|queues| queues.iter_mut())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|queues| queues.iter().all(VecDeque::is_empty))
-    }
-
-    fn into_waiting(self) -> impl Iterator<Item = Waiting> {
-        self.0.into_iter().flat_map(|queues| *queues).flatten()
-    }
-}
 
 /// What an append came to.
 pub struct Appended {
