@@ -385,15 +385,7 @@ fn run(
         outcome
     })
     .map_err(|error| format!("{error}\n{}", broker.last_words()))?;
-    producer
-        .flush(Duration::from_secs(60))
-        .map_err(|error| format!("at the end: {error}"))?;
-    ledger.check()?;
-    let acknowledged = std::mem::take(&mut *ledger.acknowledged.lock().expect("no panic"));
-    if acknowledged.len() as u64 != sent {
-        return Err(format!("{sent} sent, {} acknowledged", acknowledged.len()));
-    }
-    drop(producer);
+    let acknowledged = all_acknowledged(producer, &ledger, sent)?;
     verify(&broker, &acknowledged, seed)?;
     // Once more, with what a crash leaves and recovery makes of it.
     broker.kill();
@@ -497,6 +489,23 @@ fn wait_for_progress(ledger: &Ledger, records: u64) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// Waits until all is acknowledged that was sent; where each record is.
+fn all_acknowledged(
+    producer: ThreadedProducer<Context>,
+    ledger: &Ledger,
+    sent: u64,
+) -> Result<BTreeMap<u64, (i32, i64)>, String> {
+    producer
+        .flush(Duration::from_secs(60))
+        .map_err(|error| format!("at the end: {error}"))?;
+    ledger.check()?;
+    let acknowledged = std::mem::take(&mut *ledger.acknowledged.lock().expect("no panic"));
+    match acknowledged.len() as u64 == sent {
+        true => Ok(acknowledged),
+        false => Err(format!("{sent} sent, {} acknowledged", acknowledged.len())),
+    }
 }
 
 /// What is read next of each partition.

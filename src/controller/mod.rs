@@ -28,7 +28,7 @@ pub use brokers::{
 };
 pub use configs::{alter_configs, incremental_alter_configs};
 pub use partitions::{create_partitions, elect_leaders};
-pub use rules::{ConfigRefusal, ConfigRules, ControllerSettings, NewTopicIds, Outcome};
+pub use rules::{AnySetting, ConfigRefusal, ConfigRules, ControllerSettings, NewTopicIds, Outcome};
 pub use takeover::{TakeOverError, TakenOver, take_over};
 pub use topic_name::{CLUSTER_METADATA_TOPIC, check_topic_name};
 pub use topics::{create_topics, delete_topics};

@@ -66,6 +66,29 @@ pub trait ConfigRules: Send + Sync {
     fn default_value(&self, resource: &ConfigResource, key: &str) -> Option<String>;
 }
 
+/// Refuses no setting, for what never fails for one: a take-over.
+pub struct AnySetting;
+
+impl ConfigRules for AnySetting {
+    fn check(
+        &self,
+        _: &ConfigResource,
+        _: &Configs,
+        _: &Configs,
+        _: &[&str],
+    ) -> Result<(), ConfigRefusal> {
+        Ok(())
+    }
+
+    fn is_list(&self, _: &ConfigResource, _: &str) -> bool {
+        false
+    }
+
+    fn default_value(&self, _: &ConfigResource, _: &str) -> Option<String> {
+        None
+    }
+}
+
 /// Why a config cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigRefusal {

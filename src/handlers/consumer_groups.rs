@@ -27,8 +27,8 @@ pub async fn heartbeat(call: Call, body: Bytes) -> Result<Begun, Close> {
     let group_id = request.group_id.clone();
     let ask = Ask::ConsumerHeartbeat(ConsumerHeartbeat {
         version: call.version,
-        client_id: StrBytes::from_string(call.client_id.as_deref().unwrap_or_default().to_owned()),
-        client_host: StrBytes::from_string(format!("/{}", call.peer.address.ip().to_canonical())),
+        client_id: call.client_id(),
+        client_host: call.client_host(),
         request,
     });
     let asked = ask_group(call.peer.shard(), &group_id, ask).await?;

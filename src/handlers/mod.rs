@@ -48,7 +48,7 @@ use crate::metadata::Image;
 use crate::protocol::api::{self, Api, Lookup, key};
 use crate::protocol::response::{self, EncodeError};
 use crate::protocol::walker::{self, Walked};
-use crate::protocol::{ErrorCode, Malformed, frame};
+use crate::protocol::{ErrorCode, Malformed, StrBytes, frame};
 use crate::runtime::budget::{Budget, Units};
 use crate::runtime::executor;
 use crate::runtime::mailbox::Closed;
@@ -161,6 +161,16 @@ async fn run<T: Send + 'static>(elements: usize, job: impl FnOnce() -> T + Send 
 }
 
 impl Call {
+    /// What the client calls itself, as a group's members are described.
+    pub fn client_id(&self) -> StrBytes {
+        StrBytes::from_string(self.client_id.as_deref().unwrap_or_default().to_owned())
+    }
+
+    /// Where it asks from, as Kafka writes it there.
+    pub fn client_host(&self) -> StrBytes {
+        StrBytes::from_string(format!("/{}", self.peer.address.ip().to_canonical()))
+    }
+
     /// The request.
     pub async fn decode<T: Request + Send + 'static>(&self, body: Bytes) -> Result<T, Close> {
         let (version, walked) = (self.version, self.walked);

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use crate::base::{BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicId};
 use crate::broker::shard::wall_clock;
 use crate::controller::quorum::ControllerService;
-use crate::controller::{self, ConfigRefusal, ConfigRules, TakenOver};
+use crate::controller::{self, AnySetting, TakenOver};
 use crate::metadata::kraft::Cluster;
-use crate::metadata::{ConfigResource, Configs, DirectoryId, Image};
+use crate::metadata::{DirectoryId, Image};
 use crate::server::data::Found;
 use crate::server::data_dir::LockedDirs;
 use crate::server::error::StartError;
@@ -71,29 +71,6 @@ pub fn find(before: &Before, node_id: BrokerId) -> Result<Option<Kafka>, StartEr
             path: folder,
             why: error.to_string(),
         }),
-    }
-}
-
-/// Refuses no setting: a take-over never fails for one.
-struct AnySetting;
-
-impl ConfigRules for AnySetting {
-    fn check(
-        &self,
-        _: &ConfigResource,
-        _: &Configs,
-        _: &Configs,
-        _: &[&str],
-    ) -> Result<(), ConfigRefusal> {
-        Ok(())
-    }
-
-    fn is_list(&self, _: &ConfigResource, _: &str) -> bool {
-        false
-    }
-
-    fn default_value(&self, _: &ConfigResource, _: &str) -> Option<String> {
-        None
     }
 }
 

@@ -12,12 +12,13 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::producer::Producer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::broker::{Broker, Kind};
 use super::moves::Moves;
-use super::{Ledger, client, producer, send, start_anew, value, wait_for_progress};
+use super::{
+    Ledger, all_acknowledged, client, producer, send, start_anew, value, wait_for_progress,
+};
 
 const COMPACTED: &str = "compacted";
 const RETAINED: &str = "retained";
@@ -107,15 +108,7 @@ pub fn run(
         outcome
     })
     .map_err(|error| format!("{error}\n{}", broker.last_words()))?;
-    producer
-        .flush(Duration::from_secs(60))
-        .map_err(|error| format!("at the end: {error}"))?;
-    ledger.check()?;
-    let acknowledged = std::mem::take(&mut *ledger.acknowledged.lock().expect("no panic"));
-    if acknowledged.len() as u64 != sent {
-        return Err(format!("{sent} sent, {} acknowledged", acknowledged.len()));
-    }
-    drop(producer);
+    let acknowledged = all_acknowledged(producer, &ledger, sent)?;
     verify(&broker, &acknowledged, seed)?;
     broker.kill();
     broker.start_again()?;

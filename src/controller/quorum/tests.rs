@@ -13,8 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::*;
 use crate::base::ProducerId;
-use crate::controller::{BrokerStart, ConfigRefusal, ConfigRules, ControllerSettings};
-use crate::metadata::{ConfigResource, Configs};
+use crate::controller::{AnySetting, BrokerStart, ControllerSettings};
 
 const NODE: BrokerId = BrokerId(7);
 
@@ -26,33 +25,10 @@ fn on_control_thread<T>(work: impl Future<Output = T>) -> T {
         .block_on(work)
 }
 
-struct AnythingGoes;
-
-impl ConfigRules for AnythingGoes {
-    fn check(
-        &self,
-        _: &ConfigResource,
-        _: &Configs,
-        _: &Configs,
-        _: &[&str],
-    ) -> Result<(), ConfigRefusal> {
-        Ok(())
-    }
-    fn is_list(&self, _: &ConfigResource, _: &str) -> bool {
-        false
-    }
-    fn default_value(&self, _: &ConfigResource, _: &str) -> Option<String> {
-        None
-    }
-}
-
 async fn start(path: &Path) -> ControllerService {
     let quorum = Quorum::open(path, NODE).await.unwrap();
-    let service = ControllerService::new(
-        quorum,
-        ControllerSettings::default(),
-        Arc::new(AnythingGoes),
-    );
+    let service =
+        ControllerService::new(quorum, ControllerSettings::default(), Arc::new(AnySetting));
     let broker = BrokerStart {
         broker_id: NODE,
         cluster_id: "cluster".to_owned(),
