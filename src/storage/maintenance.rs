@@ -191,18 +191,21 @@ impl<D: Disk> Log<D> {
             let bytes = state.active().size - state.active().synced_size;
             let segments: Vec<Unsynced> = state
                 .segments
-                .iter()
+                .iter_mut()
                 .enumerate()
                 .filter(|(i, _)| with_active || *i != last)
                 .filter(|(i, s)| {
                     s.synced_size < s.size || s.is_cut || (*i != last && !s.is_settled())
                 })
-                .map(|(i, s)| Unsynced {
-                    segment: s.identity(),
-                    size: s.size,
-                    is_active: i == last,
-                    with_indexes: i != last || s.is_cut,
-                    with_txn_index: i != last && s.has_txn_index,
+                .map(|(i, s)| {
+                    s.is_cut_syncing = s.is_cut;
+                    Unsynced {
+                        segment: s.identity(),
+                        size: s.size,
+                        is_active: i == last,
+                        with_indexes: i != last || s.is_cut,
+                        with_txn_index: i != last && s.has_txn_index,
+                    }
                 })
                 .collect();
             let dir_dirty = std::mem::take(&mut state.dir_dirty);
@@ -245,7 +248,10 @@ impl<D: Disk> Log<D> {
             if let Some(segment) = state.segment_of(synced.segment) {
                 segment.synced_size = segment.synced_size.max(synced.size);
                 segment.indexes_synced |= !synced.is_active;
-                segment.is_cut = false;
+                // One that was cut meanwhile is there as it was before.
+                if std::mem::take(&mut segment.is_cut_syncing) {
+                    segment.is_cut = false;
+                }
             }
         }
         state.checkpoint_limit = None;

@@ -41,6 +41,8 @@ pub(super) struct Segment<F> {
     /// It was cut, or found after a crash, and is not on the device yet as it is: neither the end of the `.log` nor
     /// the indexes.
     pub(super) is_cut: bool,
+    /// A flush under way puts it there as it was cut when that began.
+    pub(super) is_cut_syncing: bool,
     /// Whether a `.txnindex` exists.
     pub(super) has_txn_index: bool,
     /// `None` while that is nothing.
@@ -112,6 +114,7 @@ impl<F: LogFile> Segment<F> {
             cleaning: 0,
             indexes_synced: false,
             is_cut: false,
+            is_cut_syncing: false,
             has_txn_index: false,
             held: None,
         }
@@ -217,7 +220,10 @@ impl<F: LogFile> Segment<F> {
 
     /// Its file was cut to the batches that it has, and that is not on the device yet if it `was_longer`.
     pub(super) fn note_cut_to_size(&mut self, was_longer: bool) {
-        self.is_cut |= was_longer;
+        if was_longer {
+            self.is_cut = true;
+            self.is_cut_syncing = false;
+        }
         if let Some(held) = &mut self.held {
             held.filled = 0;
         }

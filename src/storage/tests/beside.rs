@@ -92,3 +92,34 @@ fn a_mark_of_a_clean_stop_that_a_killed_process_took_does_not_come_back() {
         assert!(!run(log_dir::take_clean_shutdown_mark(&image, &data)).unwrap());
     }
 }
+
+#[test]
+fn the_end_of_a_log_that_a_stop_cuts_beside_a_flush_is_on_the_device() {
+    let (disk, data) = memory();
+    let mut settings = durable_settings();
+    settings.segment_bytes = 1 << 20;
+    let log = create(&disk, &data, &settings);
+    append(&log, batch(0, 3, NOW.0));
+    run(log.flush()).unwrap();
+    run(log.prepare()).unwrap();
+    append(&log, batch(1, 3, NOW.0));
+    disk.hold_syncs();
+    let mut flush = pin!(log.flush());
+    let mut close = pin!(log.close(NOW));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(flush.as_mut().poll(&mut context).is_pending());
+    // It cuts the file to what it holds, and waits.
+    assert!(close.as_mut().poll(&mut context).is_pending());
+    disk.release_syncs();
+    let flushed = run(flush);
+    run(close).unwrap();
+    assert_eq!(flushed.unwrap(), Offset(6));
+    for seed in 0..60 {
+        let image = disk.crash(Crash::Power { seed });
+        let mut files = image.files().into_iter();
+        let (_, bytes) = files
+            .find(|(path, _)| path.ends_with("00000000000000000000.log"))
+            .unwrap();
+        assert_eq!(bytes.len() as u64, log.size_bytes(), "seed {seed}");
+    }
+}
