@@ -11,8 +11,8 @@
 //! since what the file then holds is not known. Opening the log anew recovers it.
 //!
 //! # Who may do what at once
-//! Everything that changes files passes one [`Gate`], readers never wait. A flush runs beside writes, and
-//! so does what is prepared for later ones; only what cuts or ends the log waits for all three.
+//! Everything that changes files passes one [`Gate`]; readers wait for nobody but who cuts the log. A flush runs
+//! beside writes, and so does what is prepared for later ones; only what cuts or ends the log waits for all three.
 //! Borrows of the state never live across an await; after one, state is looked at anew.
 
 use std::cell::{Ref, RefCell};
@@ -163,6 +163,8 @@ pub(super) struct State<F> {
     pub(super) generation: u64,
     /// Counts those at the end.
     pub(super) truncations: u64,
+    /// The log is being cut: what is known of its last segment is not what the files hold.
+    pub(super) is_cutting: bool,
     /// Names in the folder are not yet on the device.
     pub(super) dir_dirty: bool,
     /// A flush under way is going to sync them.
@@ -356,6 +358,7 @@ impl<D: Disk> Log<D> {
             next_reader: 0,
             generation: 0,
             truncations: 0,
+            is_cutting: false,
             dir_dirty: false,
             dir_syncing: false,
             unsynced_removals: 0,
@@ -395,6 +398,21 @@ impl<D: Disk> Log<D> {
 
     pub fn settings(&self) -> Arc<LogSettings> {
         self.settings.borrow().clone()
+    }
+
+    /// Which segments there are, by a number that changes with them. Waits while the log is being cut: its files are not
+    /// what is known of them.
+    pub(super) async fn generation(&self) -> Result<u64, LogError> {
+        loop {
+            {
+                let state = self.state.borrow();
+                state.check()?;
+                if !state.is_cutting {
+                    return Ok(state.generation);
+                }
+            }
+            drop(self.gate.enter().await);
+        }
     }
 
     /// Settings that count from now on.

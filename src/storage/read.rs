@@ -62,7 +62,8 @@ impl<D: Disk> Log<D> {
         min_one_batch: bool,
     ) -> Result<ReadOut, LogError> {
         loop {
-            let generation = self.check_range(start)?;
+            let generation = self.generation().await?;
+            self.check_range(start)?;
             let out = self
                 .try_read(start.0, max_bytes, upper_offset.0, min_one_batch)
                 .await;
@@ -78,10 +79,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// The generation of the log, if `offset` lies within it.
-    fn check_range(&self, offset: Offset) -> Result<u64, LogError> {
+    fn check_range(&self, offset: Offset) -> Result<(), LogError> {
         let state = self.state.borrow();
-        state.check()?;
         if offset.0 < state.log_start_offset || offset.0 > state.log_end_offset {
             return Err(LogError::OffsetOutOfRange {
                 offset,
@@ -89,7 +88,7 @@ impl<D: Disk> Log<D> {
                 log_end_offset: Offset(state.log_end_offset),
             });
         }
-        Ok(state.generation)
+        Ok(())
     }
 
     /// The read, and where its reader will go on.

@@ -298,6 +298,13 @@ impl<D: Disk> Log<D> {
             state.producers = producers;
             state.epochs_dirty = true;
             state.epochs = epochs;
+            if state.log_start_offset > start {
+                // Records were deleted meanwhile.
+                let start = Offset(state.log_start_offset);
+                state.epochs.truncate_from_start(start);
+                state.producers.on_log_start_offset_incremented(start);
+            }
+            state.is_cutting = false;
             state
                 .snapshots
                 .retain(|(offset, _)| offset.0 <= rebuilt.next_offset);

@@ -1,5 +1,7 @@
 //! The log loses records at either end: retention and DeleteRecords at the front, truncation at the back.
 
+use std::path::Path;
+
 use super::disk::{Disk, LogFile};
 use super::error::{LogError, Operation};
 use super::head::Head;
@@ -178,23 +180,45 @@ impl<D: Disk> Log<D> {
     /// Cuts the log to end at `offset`, a batch boundary; inside a batch, the whole batch goes. What is
     /// staged is dropped.
     ///
-    /// A log that begins behind `offset` is emptied and starts there.
+    /// A log that begins behind `offset` is emptied and starts there. Who reads meanwhile waits for the end. One that
+    /// is dropped half-way takes the log offline.
     pub async fn truncate_to(&self, offset: Offset, now: Timestamp) -> Result<(), LogError> {
+        let _segments = self.segments_gate.enter().await;
+        let _prepare = self.prepare_gate.enter().await;
+        let _flush = self.flush_gate.enter().await;
+        let _gate = self.gate.enter().await;
+        // Not before: retention may have been ahead.
         let first = {
             let state = self.state.borrow();
             state.check()?;
             state.segments[0].base_offset
         };
-        if offset.0 < first {
-            return self.truncate_fully_and_start_at(offset, now).await;
-        }
-        let _segments = self.segments_gate.enter().await;
-        let _prepare = self.prepare_gate.enter().await;
-        let _flush = self.flush_gate.enter().await;
-        let _gate = self.gate.enter().await;
+        let abandoned = Abandoned { log: self };
+        let cut = match offset.0 < first {
+            true => self.empty(offset, now).await,
+            false => self.cut(offset, now).await,
+        };
+        std::mem::forget(abandoned);
+        cut.map_err(|error| self.half_cut(error))
+    }
+
+    /// What the memory says is not what the files hold.
+    fn half_cut(&self, error: LogError) -> LogError {
+        let error = match error {
+            LogError::Offline(_) => return error,
+            LogError::Io(failure) => {
+                let error = std::io::Error::new(failure.error.kind(), failure.error.to_string());
+                return self.fail(failure.operation, Path::new(&*failure.path), error);
+            }
+            error => std::io::Error::other(error.to_string()),
+        };
+        self.fail(Operation::Truncate, &self.dir(), error)
+    }
+
+    /// Cuts a log that begins below `offset`. All gates are held.
+    async fn cut(&self, offset: Offset, now: Timestamp) -> Result<(), LogError> {
         {
             let mut state = self.state.borrow_mut();
-            state.check()?;
             if offset.0 >= state.log_end_offset {
                 // Only what is not written goes, and it never counted.
                 let is_staged = state.head.size != u64::from(state.active().size)
@@ -204,6 +228,7 @@ impl<D: Disk> Log<D> {
                 }
             }
             let end = state.log_end_offset.min(offset.0);
+            state.is_cutting = true;
             state.log_end_offset = end;
             state.log_start_offset = state.log_start_offset.min(end);
             state.recovery_point = state.recovery_point.min(end);
@@ -240,18 +265,10 @@ impl<D: Disk> Log<D> {
             let active = state.active();
             (active.base_offset, active.size, active.is_longer())
         };
-        let (position, end) = match self.last_batch_below(base_offset, size).await {
-            Ok(found) => found,
-            Err(error) => {
-                // Half cut: what the memory says is not what the files hold.
-                let path = self.path(base_offset, FileKind::Log);
-                let error = std::io::Error::other(error.to_string());
-                return Err(self.fail(Operation::Truncate, &path, error));
-            }
-        };
+        let (position, end) = self.last_batch_below(base_offset, size).await?;
         if position < u64::from(size) || is_longer {
-            let file = self.file_of(base_offset).await?;
             let path = self.path(base_offset, FileKind::Log);
+            let file = self.file_of(base_offset).await?;
             if let Err(error) = file.truncate(position).await {
                 return Err(self.fail(Operation::Truncate, &path, error));
             }
@@ -295,9 +312,17 @@ impl<D: Disk> Log<D> {
         let _prepare = self.prepare_gate.enter().await;
         let _flush = self.flush_gate.enter().await;
         let _gate = self.gate.enter().await;
+        self.state.borrow().check()?;
+        let abandoned = Abandoned { log: self };
+        let emptied = self.empty(offset, now).await;
+        std::mem::forget(abandoned);
+        emptied.map_err(|error| self.half_cut(error))
+    }
+
+    /// As [`truncate_fully_and_start_at`](Self::truncate_fully_and_start_at). All gates are held.
+    async fn empty(&self, offset: Offset, now: Timestamp) -> Result<(), LogError> {
         let removed: Vec<Segment<D::File>> = {
             let mut state = self.state.borrow_mut();
-            state.check()?;
             state.log_start_offset = offset.0;
             state.log_end_offset = offset.0;
             state.recovery_point = offset.0;
@@ -317,14 +342,7 @@ impl<D: Disk> Log<D> {
             self.remove_segment(segment).await?;
         }
         // A stop leaves one where no segment begins.
-        if let Err(error) = self.remove_snapshots(now).await {
-            let dir = self.dir();
-            return Err(self.fail(
-                Operation::Remove,
-                &dir,
-                std::io::Error::other(error.to_string()),
-            ));
-        }
+        self.remove_snapshots(now).await?;
         self.open_active().await?;
         self.write_epochs().await
     }

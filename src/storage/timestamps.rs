@@ -40,11 +40,7 @@ impl<D: Disk> Log<D> {
         scratch: &mut Scratch,
     ) -> Result<Option<TimestampOffset>, LogError> {
         loop {
-            let generation = {
-                let state = self.state.borrow();
-                state.check()?;
-                state.generation
-            };
+            let generation = self.generation().await?;
             let found = self.find_timestamp(timestamp.0, scratch).await;
             if self.state.borrow().generation == generation {
                 return found;
@@ -135,9 +131,9 @@ impl<D: Disk> Log<D> {
         scratch: &mut Scratch,
     ) -> Result<Option<TimestampOffset>, LogError> {
         loop {
-            let (generation, best) = {
+            let generation = self.generation().await?;
+            let best = {
                 let state = self.state.borrow();
-                state.check()?;
                 let mut best: Option<(i64, i64, i64)> = None;
                 for segment in &state.segments {
                     if segment.max_timestamp >= 0
@@ -150,7 +146,7 @@ impl<D: Disk> Log<D> {
                         ));
                     }
                 }
-                (state.generation, best)
+                best
             };
             let Some((max, base_offset, offset)) = best else {
                 return Ok(None);
@@ -271,11 +267,7 @@ impl<D: Disk> Log<D> {
         upper_bound: Offset,
     ) -> Result<Vec<AbortedTxn>, LogError> {
         loop {
-            let generation = {
-                let state = self.state.borrow();
-                state.check()?;
-                state.generation
-            };
+            let generation = self.generation().await?;
             let found = self.find_aborted(from, upper_bound).await;
             // What was read while files were replaced may be of either.
             if self.state.borrow().generation == generation {

@@ -123,3 +123,110 @@ fn the_end_of_a_log_that_a_stop_cuts_beside_a_flush_is_on_the_device() {
         assert_eq!(bytes.len() as u64, log.size_bytes(), "seed {seed}");
     }
 }
+
+/// Polls both by turns until both are done.
+fn beside<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut of_a, mut of_b) = (None, None);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..1_000_000 {
+        if of_a.is_none()
+            && let Poll::Ready(output) = a.as_mut().poll(&mut context)
+        {
+            of_a = Some(output);
+        }
+        if of_b.is_none()
+            && let Poll::Ready(output) = b.as_mut().poll(&mut context)
+        {
+            of_b = Some(output);
+        }
+        if of_a.is_some() && of_b.is_some() {
+            break;
+        }
+    }
+    (of_a.unwrap(), of_b.unwrap())
+}
+
+/// A log of 40 batches of one record, in several segments.
+fn log_of_forty(disk: &MemoryDisk, data: &Path) -> Log<MemoryDisk> {
+    let log = create(disk, data, &settings());
+    for tag in 0..40 {
+        append(&log, batch(tag, 1, NOW.0 + tag as i64));
+    }
+    assert!(log.segment_count() > 1);
+    run(log.flush()).unwrap();
+    log
+}
+
+#[test]
+fn nobody_reads_behind_the_upper_offset_while_the_log_is_cut_to_that() {
+    for seed in 0..200 {
+        let (disk, data) = memory();
+        let log = log_of_forty(&disk, &data);
+        disk.pause(Some(seed));
+        let read = async {
+            let mut scratch = crate::records::Scratch::new();
+            for from in [20, 0, 10, 19, 5] {
+                // The high watermark.
+                let read = log.read(Offset(from), 100_000, Offset(20), true).await?;
+                assert!(read.next_offset <= Offset(20), "seed {seed}");
+                let slice = read.slice.as_ref().map(bytes_of).unwrap_or_default();
+                let last = batches_of(&slice)
+                    .last()
+                    .map(|(header, _)| header.last_offset());
+                assert!(
+                    last.is_none_or(|last| last < Offset(20)),
+                    "seed {seed}: {last:?}"
+                );
+                let wanted = Timestamp(NOW.0 + from);
+                log.offset_for_timestamp(wanted, &mut scratch).await?;
+                log.max_timestamp(&mut scratch).await?;
+            }
+            Ok::<(), LogError>(())
+        };
+        let (cut, read) = beside(log.truncate_to(Offset(20), NOW), read);
+        cut.unwrap();
+        read.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(log.log_end_offset(), Offset(20));
+    }
+}
+
+#[test]
+fn a_log_is_cut_below_what_retention_takes_meanwhile() {
+    for seed in 0..60 {
+        let (disk, data) = memory();
+        let log = log_of_forty(&disk, &data);
+        log.delete_records(Offset(39), Offset(40)).unwrap();
+        disk.pause(Some(seed));
+        let retention = log.delete_old_segments(NOW, Offset(40));
+        let (deleted, cut) = beside(retention, log.truncate_to(Offset(2), NOW));
+        assert!(deleted.unwrap().segments > 0);
+        cut.unwrap();
+        let ends = (log.log_start_offset(), log.log_end_offset());
+        assert_eq!(ends, (Offset(2), Offset(2)), "seed {seed}");
+        disk.pause(None);
+        assert_eq!(append(&log, batch(2, 1, NOW.0)), Offset(2));
+        assert_eq!(read_all(&log, Offset(3), 1000).len(), 1);
+    }
+}
+
+#[test]
+fn a_log_whose_truncation_is_dropped_half_way_is_offline() {
+    let (disk, data) = memory();
+    let log = log_of_forty(&disk, &data);
+    disk.pause(Some(0));
+    let mut polls = 0;
+    loop {
+        let mut cut = Box::pin(log.truncate_to(Offset(30), NOW));
+        let mut context = Context::from_waker(Waker::noop());
+        let began = (0..=polls).find(|_| cut.as_mut().poll(&mut context).is_ready());
+        assert_eq!(began, None, "it was done before it had begun");
+        if log.log_end_offset() < Offset(40) {
+            break;
+        }
+        polls += 1;
+    }
+    assert!(log.failure().is_some());
+    let read = run(log.read(Offset(0), 100, Offset(10), true));
+    assert!(matches!(read, Err(LogError::Offline(_))), "{read:?}");
+}
