@@ -55,6 +55,9 @@ impl<D: Disk> Log<D> {
         last_stable_offset: Offset,
         now: Timestamp,
     ) -> Result<Cleanable, LogError> {
+        self.generation().await?;
+        // What is told as stable is of now.
+        let truncations = self.state.borrow().truncations;
         let settings = self.settings();
         if settings.max_compaction_lag_ms < i64::MAX.unsigned_abs() {
             self.look_at_first_batches().await?;
@@ -74,7 +77,7 @@ impl<D: Disk> Log<D> {
             cleaned_to: state.cleaned_to,
         };
         Ok(Cleanable {
-            truncations: state.truncations,
+            truncations,
             ..cleanable(&pieces, bounds, &settings, now)
         })
     }
@@ -122,7 +125,8 @@ impl<D: Disk> Log<D> {
     ) -> Result<Pass, CleanError> {
         self.state.borrow().check()?;
         let truncations = range.truncations;
-        self.keep_producers(range.first_uncleanable, now).await?;
+        self.keep_producers(range.first_uncleanable, truncations, now)
+            .await?;
         let before = self.first_base_offset();
         // What retention had removed by then does not come back.
         let synced_from = before;
@@ -176,9 +180,18 @@ impl<D: Disk> Log<D> {
 
     /// Has the state of the producers at `offset`, where a segment begins, on the device under its name: without the
     /// markers that go, it could not be found again from an older one. Where it was lost, it is made from that now.
-    async fn keep_producers(&self, offset: Offset, now: Timestamp) -> Result<(), LogError> {
+    async fn keep_producers(
+        &self,
+        offset: Offset,
+        truncations: u64,
+        now: Timestamp,
+    ) -> Result<(), CleanError> {
         let _segments = self.segments_gate.enter().await;
         let _gate = self.prepare_gate.enter().await;
+        if self.state.borrow().truncations != truncations {
+            // It would tell of producers behind the end.
+            return Err(CleanError::Aborted);
+        }
         if self.sources(offset.0).is_empty() {
             return Ok(());
         }
@@ -188,7 +201,7 @@ impl<D: Disk> Log<D> {
         let is_there = match self.disk.read_file(&path, SMALL_FILE_BYTES).await {
             Ok(bytes) => producer_snapshot::decode(&bytes).is_ok(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(failed(error).into()),
         };
         match is_there {
             true => {
@@ -198,7 +211,7 @@ impl<D: Disk> Log<D> {
             false => self.rebuild_snapshot(offset, now).await?,
         }
         let dir = self.dir();
-        self.sync_dir(&dir).await
+        Ok(self.sync_dir(&dir).await?)
     }
 
     pub(super) fn first_base_offset(&self) -> i64 {

@@ -489,6 +489,27 @@ fn a_pass_under_which_the_log_is_cut_gives_up_and_leaves_it_alone() {
     panic!("a pass has more pauses");
 }
 
+#[test]
+fn a_pass_that_begins_after_the_log_was_cut_leaves_no_producers_behind_its_end() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &compacted());
+    for n in 0..40u32 {
+        put(&log, &[((n % 3) as u8, Some(n))]);
+    }
+    run(log.flush_closed()).unwrap();
+    let range = run(log.cleanable(stable(&log), NOW)).unwrap();
+    assert!(range.first_uncleanable > Offset(20));
+    run(log.truncate_to(Offset(20), NOW)).unwrap();
+    let mut cleaner = Cleaner::default();
+    let pass = run(log.clean(&mut cleaner, limits(100), &range, NOW, &AtOnce));
+    assert!(matches!(pass, Err(CleanError::Aborted)), "{pass:?}");
+    let snapshots = names(&disk)
+        .into_iter()
+        .filter(|name| name.ends_with(".snapshot"));
+    let behind = snapshots.filter(|name| name.as_str() > "00000000000000000020.snapshot");
+    assert_eq!(behind.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
 /// What a client was told before the crash.
 #[derive(Default)]
 struct Told {
