@@ -1,10 +1,8 @@
 //! Everything that may be done to a log at once, done at once: each call to the disk lets others run before and
 //! after what it does.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,26 +10,42 @@ use std::task::{Context, Poll, Waker};
 
 use futures_lite::future::yield_now;
 use ringspun::base::{Offset, Timestamp};
-use ringspun::records::Scratch;
-use ringspun::storage::checkpoint::LOG_START_OFFSET_CHECKPOINT;
+use ringspun::storage::LogError;
 use ringspun::storage::cleaner::{CleanError, Cleaner, Limits};
-use ringspun::storage::{LogError, log_dir};
+use ringspun::storage::memory::Crash;
 
-use crate::check::{ensure, served};
-use crate::history::{After, Fate};
-use crate::reading::{Found, parse};
+use crate::history::{After, Batch};
 use crate::switch::Phase;
 use crate::workload::Halting;
-use crate::world::{CHECKPOINTS, DATA, Stop, TestLog, World};
+use crate::world::{Stop, TestLog, World};
 
 type Task<'a> = Pin<Box<dyn Future<Output = Result<(), Stop>> + 'a>>;
 
+/// A truncation, and what it took.
+pub struct Cut {
+    pub to: i64,
+    pub batches: Vec<Batch>,
+    /// It has returned.
+    pub has_ended: bool,
+}
+
 /// What the tasks share. Nobody borrows the world across an await.
-struct Shared<'a> {
-    world: RefCell<&'a mut World>,
+pub struct Shared<'a> {
+    pub world: RefCell<&'a mut World>,
     /// The log that it is about.
-    i: usize,
-    log: Rc<TestLog>,
+    pub i: usize,
+    pub log: Rc<TestLog>,
+    /// All of them, one after the other.
+    pub cuts: RefCell<Vec<Cut>>,
+    /// From the beginning of a truncation until the checkpoints know of it: nothing is appended.
+    pub is_cutting: Cell<bool>,
+    pub is_checkpointing: Cell<bool>,
+    /// Nobody goes on with a truncation that met a fault.
+    pub is_left: Cell<bool>,
+    /// The log is being closed.
+    pub is_ending: Rc<Cell<bool>>,
+    /// The process has come to the end of an orderly stop.
+    pub has_stopped: Cell<bool>,
 }
 
 impl World {
@@ -50,6 +64,12 @@ impl World {
             world: RefCell::new(self),
             i,
             log,
+            cuts: RefCell::default(),
+            is_cutting: Cell::default(),
+            is_checkpointing: Cell::default(),
+            is_left: Cell::default(),
+            is_ending: Rc::default(),
+            has_stopped: Cell::default(),
         };
         let mut tasks: Vec<Task<'_>> = vec![
             Box::pin(shared.append(rng.fork())),
@@ -67,10 +87,18 @@ impl World {
             tasks.push(Box::pin(shared.rest(rng.fork())));
             tasks.push(Box::pin(shared.checkpoint(rng.fork())));
         }
+        if rng.bool() {
+            tasks.push(Box::pin(shared.truncate(rng.fork())));
+        }
+        if rng.u8(0..4) == 0 {
+            tasks.push(Box::pin(shared.stop(rng.fork())));
+        }
         let mut context = Context::from_waker(Waker::noop());
         let mut polls = 0;
         let mut ended = Ok(());
-        while !tasks.is_empty() && ended.is_ok() && crash_at.is_none_or(|at| polls < at) {
+        let goes_on =
+            |polls| !shared.has_stopped.get() && crash_at.is_none_or(|crash_at| polls < crash_at);
+        while !tasks.is_empty() && ended.is_ok() && goes_on(polls) {
             polls += 1;
             if polls > 1_000_000 {
                 let what = format!(
@@ -85,10 +113,14 @@ impl World {
                 drop(tasks.swap_remove(at));
             }
         }
-        let is_cut = !tasks.is_empty();
+        let has_stopped = shared.has_stopped.get();
+        let is_killed = !tasks.is_empty() && !has_stopped;
         drop(tasks);
-        // What a reader may have been told.
-        shared.starts();
+        let is_behind = shared.is_cutting.get();
+        if !has_stopped {
+            // What a reader may have been told.
+            shared.starts();
+        }
         let Shared { world, log, .. } = shared;
         let world = world.into_inner();
         disk.pause(None);
@@ -97,9 +129,22 @@ impl World {
         if disk.is_off() {
             return Err(Stop::Off);
         }
-        if is_cut {
+        if has_stopped {
+            let after = match world.sides[i].history.is_truncating {
+                // Nobody can tell whether it came before the end.
+                true => After::Kill,
+                false => After::Running,
+            };
+            return world.start_again(after);
+        }
+        if is_killed {
             let crash = world.any_crash();
             return world.crash(crash);
+        }
+        if is_behind && !world.sides[i].is_offline() {
+            // Or segments that are written anew would be taken for flushed ones: nobody goes on without.
+            disk.clear_fault();
+            return world.crash(Crash::Kill);
         }
         match world.sides[i].is_offline() {
             // Of a fault: whoever met it has told.
@@ -110,25 +155,46 @@ impl World {
 }
 
 impl Shared<'_> {
-    fn settle<T, E: std::fmt::Display>(&self, result: Result<T, E>) -> Result<Option<T>, Stop> {
-        self.world.borrow().settle(result)
+    /// An error that is to be expected is `None`, and so is that of a log that was closed.
+    pub fn settle<T, E: std::fmt::Display>(&self, result: Result<T, E>) -> Result<Option<T>, Stop> {
+        match result {
+            Err(error)
+                if self.is_ending.get() && error.to_string() == LogError::Closed.to_string() =>
+            {
+                Ok(None)
+            }
+            result => self.world.borrow().settle(result),
+        }
     }
 
-    fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         Timestamp(self.world.borrow().now)
     }
 
     fn high_watermark(&self) -> Offset {
-        self.world.borrow().sides[self.i].high_watermark()
+        let high_watermark = self.world.borrow().sides[self.i].high_watermark();
+        high_watermark.min(self.log.log_end_offset())
     }
 
-    fn tell(&self, what: impl FnOnce(&World) -> String) {
+    pub fn tell(&self, what: impl FnOnce(&World) -> String) {
         self.world.borrow_mut().tell(what);
+    }
+
+    /// Nothing is appended any more.
+    fn has_given_up(&self) -> bool {
+        let is_left = self.is_cutting.get() && self.is_left.get();
+        is_left || self.is_ending.get() || self.log.failure().is_some()
     }
 
     async fn append(&self, mut rng: fastrand::Rng) -> Result<(), Stop> {
         for _ in 0..rng.u8(1..12) {
-            if self.log.failure().is_some() {
+            while self.is_cutting.get() {
+                if self.has_given_up() {
+                    return Ok(());
+                }
+                yield_now().await;
+            }
+            if self.has_given_up() {
                 return Ok(());
             }
             {
@@ -142,9 +208,9 @@ impl Shared<'_> {
             let mut world = self.world.borrow_mut();
             world.tell_written(self.i);
             if world.settle(written)?.is_some() {
-                let side = &mut world.sides[self.i];
-                side.history.acknowledge();
-                self.log.on_high_watermark(side.high_watermark());
+                world.sides[self.i].history.acknowledge();
+                drop(world);
+                self.log.on_high_watermark(self.high_watermark());
             }
         }
         Ok(())
@@ -164,8 +230,8 @@ impl Shared<'_> {
             world.tell(|_| format!("flushed to {flushed}, {all}"));
             let history = &mut world.sides[self.i].history;
             history.flushed_to(flushed.0, all);
-            let high_watermark = world.sides[self.i].high_watermark();
-            self.log.on_high_watermark(high_watermark);
+            drop(world);
+            self.log.on_high_watermark(self.high_watermark());
         }
         Ok(())
     }
@@ -242,6 +308,14 @@ impl Shared<'_> {
 
     async fn clean(&self, mut rng: fastrand::Rng) -> Result<(), Stop> {
         for _ in 0..rng.u8(1..4) {
+            // What is decided below the high watermark stays so. A log that is cut lower than that, which it is here
+            // now and then, is not to be cleaned by what it said before.
+            while self.is_cutting.get() && !self.has_given_up() {
+                yield_now().await;
+            }
+            if self.is_cutting.get() {
+                return Ok(());
+            }
             let now = self.now();
             let stable = {
                 let producers = self.log.producers();
@@ -262,7 +336,7 @@ impl Shared<'_> {
                 load_factor: 0.95,
                 io_bytes: 4096,
             };
-            let pace = Halting::every(rng.u32(1..20));
+            let pace = Halting::every(rng.u32(1..20)).until(self.is_ending.clone());
             let mut cleaner = Cleaner::default();
             let passed = self
                 .log
@@ -281,138 +355,12 @@ impl Shared<'_> {
         Ok(())
     }
 
-    /// The values are those of one moment, and are on the device at a later one.
     async fn checkpoint(&self, mut rng: fastrand::Rng) -> Result<(), Stop> {
-        for (name, value) in CHECKPOINTS {
-            for _ in 0..rng.u8(0..6) {
+        for _ in 0..rng.u8(0..3) {
+            for _ in 0..rng.u8(0..20) {
                 yield_now().await;
             }
-            let (disk, entries) = {
-                let world = self.world.borrow();
-                (world.disk.clone(), world.entries(value))
-            };
-            let written: Result<(), LogError> =
-                log_dir::write_offsets(&disk, Path::new(DATA), name, entries.clone()).await;
-            if self.settle(written)?.is_none() {
-                return Ok(());
-            }
-            if name == LOG_START_OFFSET_CHECKPOINT {
-                for side in &mut self.world.borrow_mut().sides {
-                    let of = entries.iter().find(|(topic, ..)| *topic == side.topic);
-                    if let Some((.., start)) = of {
-                        side.history.start_floor = start.0;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads all there is, and then holds it against what had been acknowledged before.
-    async fn look(&self, mut rng: fastrand::Rng) -> Result<(), Stop> {
-        for _ in 0..rng.u8(1..4) {
-            let max_bytes = rng.u32(1..2000);
-            let acknowledged = self.world.borrow().sides[self.i].history.end;
-            let mut found: Vec<Found> = Vec::new();
-            let mut next = self.log.log_start_offset();
-            let mut first = next;
-            loop {
-                let end = self.log.log_end_offset();
-                if next >= end {
-                    break;
-                }
-                let read = self.log.read(next, max_bytes, end, true).await;
-                let out = match read {
-                    Err(LogError::OffsetOutOfRange { .. })
-                        if next < self.log.log_start_offset() =>
-                    {
-                        found.clear();
-                        next = self.log.log_start_offset();
-                        first = next;
-                        continue;
-                    }
-                    read => match self.settle(read)? {
-                        Some(out) => out,
-                        None => return Ok(()),
-                    },
-                };
-                let Some(slice) = &out.slice else { break };
-                found.extend(parse(slice).map_err(|error| {
-                    Stop::Bug(format!("read of {max_bytes} at {next}: {error}"))
-                })?);
-                if out.next_offset <= next {
-                    let what = format!("a read at {next} goes on at {}", out.next_offset);
-                    return Err(Stop::Bug(what));
-                }
-                next = out.next_offset;
-            }
-            self.hold(&found, first.0, acknowledged)
-                .map_err(|what| Stop::Bug(format!("{what}, read from {first} to {next}")))?;
-            yield_now().await;
-        }
-        Ok(())
-    }
-
-    /// Whether the batches that were found from `first` on are all that a reader is owed who began when all below
-    /// `acknowledged` was there.
-    fn hold(&self, found: &[Found], first: i64, acknowledged: i64) -> Result<(), String> {
-        let world = self.world.borrow();
-        let history = &world.sides[self.i].history;
-        served(found, &self.log, history, After::Kill)?;
-        let start = first.max(self.log.log_start_offset().0);
-        let superseding = history.superseding();
-        let records: BTreeMap<i64, _> = found
-            .iter()
-            .flat_map(|f| &f.records)
-            .map(|r| (r.offset, r))
-            .collect();
-        let owed = history.batches.iter();
-        let owed = owed.filter(|b| b.last() < acknowledged && !b.is_gone);
-        for batch in owed {
-            for record in batch.records.iter().filter(|r| r.offset >= start) {
-                if records.get(&record.offset).is_some_and(|r| *r == record) {
-                    continue;
-                }
-                let offset = record.offset;
-                let is_cleaned = history.is_compacted && offset < history.cleaned_limit;
-                ensure!(is_cleaned, "the record at offset {offset} is missing");
-                let later = superseding.get(&record.key).and_then(|of| of.last());
-                let is_superseded = later.is_some_and(|later| *later > offset);
-                let has_expired = record.value.is_none()
-                    && world.now >= batch.appended_at + history.delete_retention_ms;
-                ensure!(
-                    is_superseded || has_expired || batch.fate == Fate::Aborted,
-                    "the record at offset {offset}, the last of key {}, is missing",
-                    record.key
-                );
-            }
-        }
-        Ok(())
-    }
-
-    async fn search(&self, mut rng: fastrand::Rng) -> Result<(), Stop> {
-        let mut scratch = Scratch::new();
-        for _ in 0..rng.u8(1..4) {
-            let wanted = self.now().0 - rng.i64(0..2000);
-            let found = self
-                .log
-                .offset_for_timestamp(Timestamp(wanted), &mut scratch)
-                .await;
-            let Some(found) = self.settle(found)? else {
-                return Ok(());
-            };
-            if let Some(found) = found.filter(|found| found.timestamp.0 < wanted) {
-                return Err(Stop::Bug(format!(
-                    "timestamp {wanted} is found at {found:?}"
-                )));
-            }
-            let largest = self.log.max_timestamp(&mut scratch).await;
-            if self.settle(largest)?.is_none() {
-                return Ok(());
-            }
-            let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
-            let aborted = self.log.aborted_transactions(start, end).await;
-            if self.settle(aborted)?.is_none() {
+            if self.is_ending.get() || !self.write_checkpoints().await? {
                 return Ok(());
             }
         }

@@ -41,7 +41,8 @@ pub fn check(
 ) -> Outcome {
     bounds(log, history, after)?;
     let found = read(log, log.log_start_offset(), max_bytes)?;
-    served(&found, log, history, after)?;
+    let end = log.log_end_offset().0;
+    served(&found, end, history, history.candidates(after))?;
     promised(&found, log, history, after, now)?;
     if after != After::Running {
         adopt(&found, log, history, after);
@@ -87,10 +88,15 @@ fn bounds(log: &TestLog, history: &History, after: After) -> Outcome {
     Ok(())
 }
 
-/// Whether all that was `found` was appended.
-pub fn served(found: &[Found], log: &TestLog, history: &History, after: After) -> Outcome {
+/// Whether all that was `found`, of a log that ends at `end`, is of `candidates`.
+pub fn served<'a>(
+    found: &[Found],
+    end: i64,
+    history: &History,
+    candidates: impl Iterator<Item = &'a Batch>,
+) -> Outcome {
     let mut by_base: BTreeMap<i64, Vec<&Batch>> = BTreeMap::new();
-    for batch in history.candidates(after) {
+    for batch in candidates {
         by_base.entry(batch.base()).or_default().push(batch);
     }
     let mut next = i64::MIN;
@@ -111,7 +117,6 @@ pub fn served(found: &[Found], log: &TestLog, history: &History, after: After) -
             "offset {base} has {read:?}, which nobody appended there; known: {known:?}"
         );
     }
-    let end = log.log_end_offset().0;
     ensure!(
         next <= end,
         "offset {next} is read of a log that ends at {end}"

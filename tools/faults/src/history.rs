@@ -127,16 +127,19 @@ impl History {
         self.decide();
     }
 
-    /// The log is about to be cut to `to`, a batch boundary.
-    pub fn begin_truncation(&mut self, to: i64) {
+    /// The log is about to be cut to `to`, a batch boundary. Returns what is cut off, and what was staged.
+    pub fn begin_truncation(&mut self, to: i64) -> Vec<Batch> {
         let at = self.batches.partition_point(|b| b.base() < to);
-        self.ghosts.extend(self.batches.drain(at..));
+        let mut cut: Vec<Batch> = self.batches.drain(at..).collect();
+        cut.append(&mut self.maybe);
+        self.ghosts.extend(cut.iter().cloned());
         // Where nothing lies before, the log may end lower.
         self.end = self.batches.last().map_or(to, |b| b.last() + 1).min(to);
         self.flushed = self.flushed.min(self.end);
         self.start = self.start.min(to);
         self.is_truncating = true;
         self.decide();
+        cut
     }
 
     /// All below `offset` survives a power cut. `is_all`: so do the cuts.

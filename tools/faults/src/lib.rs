@@ -9,6 +9,8 @@
 //! world     the process: how it starts, stops and is cut off
 //! workload  what it is asked for
 //! beside    the same, all at once
+//! readers   who reads and searches meanwhile
+//! ending    how a log is cut and the process stops meanwhile
 //! history   what a log was told to hold
 //! check     holds a log against its history
 //! switch    syncs that are left out on purpose, to show that it is noticed
@@ -16,7 +18,9 @@
 
 mod beside;
 mod check;
+mod ending;
 mod history;
+mod readers;
 mod reading;
 mod switch;
 mod workload;

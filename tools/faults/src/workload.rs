@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -28,6 +29,8 @@ const KEYS: u8 = 10;
 pub struct Halting {
     every: u32,
     count: Cell<u32>,
+    /// Whether the pass is to end.
+    is_stopped: Rc<Cell<bool>>,
 }
 
 impl Halting {
@@ -35,7 +38,12 @@ impl Halting {
         Self {
             every,
             count: Cell::new(0),
+            is_stopped: Rc::default(),
         }
+    }
+
+    pub fn until(self, is_stopped: Rc<Cell<bool>>) -> Self {
+        Self { is_stopped, ..self }
     }
 }
 
@@ -52,7 +60,7 @@ impl Pace for Halting {
     }
 
     fn is_stopped(&self) -> bool {
-        false
+        self.is_stopped.get()
     }
 }
 
@@ -630,10 +638,10 @@ impl World {
         }
     }
 
-    fn truncate(&mut self, i: usize) -> Result<(), Stop> {
+    /// Where a log may be cut: right behind a batch that is there.
+    pub fn cut_point(&mut self, i: usize) -> Option<i64> {
         let history = &self.sides[i].history;
         let least = history.start.max(history.decided_limit);
-        // Right behind a batch that is there.
         let pairs = history.batches.windows(2).filter(|pair| {
             let [before, batch] = pair else { return false };
             let is_there = !history.is_compacted || before.base() >= history.cleaned_limit;
@@ -644,11 +652,17 @@ impl World {
         });
         let bounds: Vec<i64> = pairs.map(|pair| pair[1].base()).collect();
         if bounds.is_empty() {
-            return Ok(());
+            return None;
         }
         // Mostly a little, as a follower does.
         let back = self.rng.usize(0..bounds.len().min(6));
-        let to = bounds[bounds.len() - 1 - back];
+        Some(bounds[bounds.len() - 1 - back])
+    }
+
+    fn truncate(&mut self, i: usize) -> Result<(), Stop> {
+        let Some(to) = self.cut_point(i) else {
+            return Ok(());
+        };
         let log = self.sides[i].log();
         self.tell(|world| format!("{}: truncate to {to}", world.sides[i].topic));
         self.leader_epoch += 1;
@@ -713,6 +727,11 @@ impl World {
     fn restart(&mut self) -> Result<(), Stop> {
         self.tell(|_| "stop".into());
         self.stop()?;
+        self.start_again(After::Running)
+    }
+
+    /// Starts what was stopped in order, unless that failed. `after` is how it is held against its history then.
+    pub fn start_again(&mut self, after: After) -> Result<(), Stop> {
         if std::mem::take(&mut self.is_faulty) || self.sides.iter().any(|s| s.is_offline()) {
             self.disk.clear_fault();
             return self.crash(Crash::Kill);
@@ -727,7 +746,7 @@ impl World {
                 for side in &mut self.sides {
                     side.log = None;
                 }
-                self.start(After::Running)
+                self.start(after)
             }
         }
     }
