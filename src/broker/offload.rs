@@ -21,6 +21,7 @@ use crate::base::{FileSlice, Offset};
 use crate::metadata::{DirectoryId, PartitionImage};
 use crate::runtime::aligned::AlignedBuffer;
 use crate::runtime::aux_ring::AuxRing;
+use crate::runtime::disk_reads::{DiskRead, DiskReads};
 use crate::runtime::profile;
 use crate::storage::{
     AllocationBudget, DirectLimits, Disk, Log, LogDisk, LogSlice, Offload, PageCache,
@@ -75,9 +76,14 @@ impl Offload for ShardOffload {
         position: u64,
         buffer: AlignedBuffer,
         len: usize,
+        read: DiskRead,
     ) -> io::Result<(usize, AlignedBuffer)> {
-        let read = self.ring.read_direct(file, position, buffer, len);
+        let read = self.ring.read_direct(file, position, buffer, len, read);
         profile::measure(Gauged::DiskRead, read).await
+    }
+
+    fn disk_reads(&self) -> DiskReads {
+        self.ring.disk_reads().clone()
     }
 
     async fn sync_all(&self, file: Arc<File>) -> io::Result<()> {
@@ -205,6 +211,11 @@ impl Directories {
 
     pub fn disk(&self) -> ShardDisk {
         self.disk.clone()
+    }
+
+    /// Acknowledgements wait for a flush: reads leave the disks time for it.
+    pub fn on_awaited_flush(&self) {
+        self.disk.base().offload().disk_reads().on_write();
     }
 
     /// The directory a partition lies in.

@@ -30,10 +30,14 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, getrlimit};
 
 use super::aligned::{AlignedBuffer, BLOCK_BYTES};
+use super::disk_reads::{DiskRead, DiskReads};
 use super::pipes::{Pipe, Pipes};
 
 /// Entries of the ring: operations that are submitted at once, not those under way.
 const ENTRIES: u32 = 64;
+
+/// Bytes that are read ahead at once: a device takes no more of it in one transfer.
+const READ_AHEAD_BYTES: u64 = 256 * 1024;
 
 /// glommio needs as much locked memory for its rings.
 const MEMLOCK_LEAST_BYTES: u64 = 512 * 1024;
@@ -93,6 +97,7 @@ pub struct AuxRing {
 struct Inner {
     state: RefCell<State>,
     pipes: Pipes,
+    reads: DiskReads,
     /// The task that reads the eventfd, until somebody else looks.
     reaper: RefCell<Option<glommio::Task<()>>>,
 }
@@ -112,6 +117,16 @@ struct Operation {
     abandoned: bool,
     /// What the kernel uses.
     held: Box<dyn Any>,
+    /// Ends with the operation, whether somebody looks at its result or not.
+    read: Option<DiskRead>,
+}
+
+/// What is to be dropped when nobody borrows the ring's state: a buffer that goes back to its pool wakes tasks, and so
+/// does the end of a read.
+#[derive(Default)]
+struct Ended {
+    abandoned: Vec<Operation>,
+    reads: Vec<DiskRead>,
 }
 
 impl AuxRing {
@@ -128,6 +143,7 @@ impl AuxRing {
                 under_way: 0,
             }),
             pipes: Pipes::default(),
+            reads: DiskReads::default(),
             reaper: RefCell::default(),
         });
         let reap = reap(Rc::downgrade(&inner), announced);
@@ -152,9 +168,9 @@ impl AuxRing {
             return false;
         }
         let mut wake = Vec::new();
-        let abandoned = state.collect(&mut wake);
+        let ended = state.collect(&mut wake);
         drop(state);
-        drop(abandoned);
+        drop(ended);
         wake.into_iter().for_each(Waker::wake);
         true
     }
@@ -218,6 +234,7 @@ impl AuxRing {
         range: Range<usize>,
         durable: bool,
     ) -> io::Result<usize> {
+        self.disk_reads().on_write();
         let bytes = &AlignedBuffer::as_ref(&buffer)[range];
         assert!(bytes.len().is_multiple_of(BLOCK_BYTES));
         let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
@@ -225,18 +242,21 @@ impl AuxRing {
             .offset(position)
             .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
             .build();
-        let [(done, _)] = self.run_all([(entry, Box::new((file, buffer)))]).await?;
+        let [(done, _)] = self
+            .run_all([(entry, Box::new((file, buffer)))], None)
+            .await?;
         result(done).map(|written| written as usize)
     }
 
     /// Fills `buffer` from `position` of a file that was opened with O_DIRECT. Returns it with the bytes read:
-    /// fewer at the end of the file only.
+    /// fewer at the end of the file only. `read` is of [`disk_reads`](Self::disk_reads).
     pub async fn read_direct(
         &self,
         file: Arc<File>,
         position: u64,
         mut buffer: AlignedBuffer,
         len: usize,
+        read: DiskRead,
     ) -> io::Result<(usize, AlignedBuffer)> {
         let into = &mut AlignedBuffer::as_mut(&mut buffer)[..len];
         let len = u32::try_from(into.len()).map_err(io::Error::other)?;
@@ -244,10 +264,10 @@ impl AuxRing {
             .offset(position)
             .build();
         let held: Box<dyn Any> = Box::new((file, buffer));
-        let [(done, held)] = self.run_all([(entry, held)]).await?;
-        let read = result(done)? as usize;
+        let [(done, held)] = self.run_all([(entry, held)], Some(read)).await?;
+        let filled = result(done)? as usize;
         match held.downcast::<(Arc<File>, AlignedBuffer)>() {
-            Ok(held) => Ok((read, held.1)),
+            Ok(held) => Ok((filled, held.1)),
             Err(_) => Err(io::Error::other("the buffer of another operation")),
         }
     }
@@ -285,23 +305,49 @@ impl AuxRing {
     /// 4.7 ms, and where that shares the core of the shard it waits. 2 GB that were not in the page cache, read beside
     /// 5,000 records/s, in turns, with all at once and one after the other: 82 and 11 turns of more than 1 ms of who
     /// sends, the longest 6.0 and 1.9 ms, and 1.52 and 1.73 GB/s.
+    ///
+    /// While somebody waits for writes, each piece takes its turn of the [disk's reads](Self::disk_reads).
     pub(crate) fn read_ahead(&self, file: &Arc<File>, range: Range<u64>) {
-        // A device takes no more of it at once than its largest transfer.
-        const PIECE_BYTES: usize = 256 * 1024;
         let (ring, file) = (self.clone(), file.clone());
         let bring_in = async move {
-            for position in range.clone().step_by(PIECE_BYTES) {
-                let len = (range.end - position).min(PIECE_BYTES as u64);
-                let fd = types::Fd(file.as_raw_fd());
-                let entry = opcode::Fadvise::new(fd, len as libc::off_t, libc::POSIX_FADV_WILLNEED)
-                    .offset(position)
-                    .build();
-                if ring.run(entry, Box::new(file.clone())).await.is_err() {
+            for position in range.clone().step_by(READ_AHEAD_BYTES as usize) {
+                let bytes = (range.end - position).min(READ_AHEAD_BYTES);
+                let brought = match ring.disk_reads().are_contended() {
+                    true => ring.bring_in(&file, position, bytes).await,
+                    false => {
+                        let ask = ask_for(&file, position, bytes);
+                        ring.run(ask, Box::new(file.clone())).await.map(drop)
+                    }
+                };
+                if brought.is_err() {
                     return;
                 }
             }
         };
         super::executor::spawn("read-ahead", bring_in).detach();
+    }
+
+    /// As [`read_ahead`](Self::read_ahead), in its turn, and until the bytes are there: to ask for them returns when the
+    /// device has been asked, a read of the last one does not.
+    async fn bring_in(&self, file: &Arc<File>, position: u64, bytes: u64) -> io::Result<()> {
+        let turn = self.disk_reads().begin_ahead(bytes).await;
+        let ask = ask_for(file, position, bytes).flags(Flags::ASYNC | Flags::IO_LINK);
+        let mut last = vec![0u8];
+        let wait = opcode::Read::new(types::Fd(file.as_raw_fd()), last.as_mut_ptr(), 1)
+            .offset(position + bytes - 1)
+            .build()
+            .flags(Flags::ASYNC);
+        let entries: [(Entry, Box<dyn Any>); 2] = [
+            (ask, Box::new(file.clone())),
+            (wait, Box::new((file.clone(), last))),
+        ];
+        let [_, (waited, _)] = self.run_all(entries, Some(turn)).await?;
+        result(waited).map(drop)
+    }
+
+    /// What is read from disks: to be asked before it is.
+    pub fn disk_reads(&self) -> &DiskReads {
+        &self.inner.reads
     }
 
     /// The pipes of this shard, for [`Self::splice_through`].
@@ -325,7 +371,11 @@ impl AuxRing {
     ) -> io::Result<Spliced> {
         let position = i64::try_from(position).map_err(io::Error::other)?;
         let (outlet, inlet) = pipe.raw_ends();
-        let read = opcode::Splice::new(
+        let turn = match self.disk_reads().are_contended() {
+            true => Some(self.disk_reads().begin(bytes.into()).await),
+            false => None,
+        };
+        let splice = opcode::Splice::new(
             types::Fd(file.as_raw_fd()),
             position,
             types::Fd(inlet),
@@ -345,10 +395,13 @@ impl AuxRing {
         .build()
         .flags(Flags::ASYNC);
         let [(piped, _), (sent, _)] = self
-            .run_all([
-                (read, Box::new((file, pipe.clone()))),
-                (send, Box::new((pipe, socket))),
-            ])
+            .run_all(
+                [
+                    (splice, Box::new((file, pipe.clone()))),
+                    (send, Box::new((pipe, socket))),
+                ],
+                turn,
+            )
             .await?;
         let piped = result(piped)?;
         let sent = match result(sent) {
@@ -364,16 +417,27 @@ impl AuxRing {
     async fn run(&self, entry: Entry, held: Box<dyn Any>) -> io::Result<u32> {
         // On a worker thread at once, rather than after a try on this core.
         let entry = entry.flags(Flags::ASYNC);
-        let [(done, _)] = self.run_all([(entry, held)]).await?;
+        let [(done, _)] = self.run_all([(entry, held)], None).await?;
         result(done)
     }
 
-    /// Submits entries together and waits until all are done. Returns their results, and what each held.
+    /// Submits entries together and waits until all are done. Returns their results, and what each held. `read` ends with
+    /// the last of them.
     async fn run_all<const N: usize>(
         &self,
         entries: [(Entry, Box<dyn Any>); N],
+        read: Option<DiskRead>,
     ) -> io::Result<[(i32, Box<dyn Any>); N]> {
-        let operations = self.inner.state.borrow_mut().submit(entries)?;
+        let operations = {
+            let mut state = self.inner.state.borrow_mut();
+            let operations = state.submit(entries)?;
+            if let Some(last) = operations.last()
+                && let Some(operation) = &mut state.operations[*last]
+            {
+                operation.read = read;
+            }
+            operations
+        };
         // All of them from here on: a dropped future abandons every one.
         let mut waiting = operations.map(|operation| Waiting {
             inner: &self.inner,
@@ -397,6 +461,14 @@ pub(crate) struct Spliced {
     pub(crate) sent: u32,
 }
 
+/// To have a part of a file brought into the page cache.
+fn ask_for(file: &Arc<File>, position: u64, bytes: u64) -> Entry {
+    let fd = types::Fd(file.as_raw_fd());
+    opcode::Fadvise::new(fd, bytes as libc::off_t, libc::POSIX_FADV_WILLNEED)
+        .offset(position)
+        .build()
+}
+
 fn result(done: i32) -> io::Result<u32> {
     u32::try_from(done).map_err(|_| io::Error::from_raw_os_error(-done))
 }
@@ -417,6 +489,7 @@ impl State {
                 waker: None,
                 abandoned: false,
                 held,
+                read: None,
             });
             (index, entry.user_data(index as u64))
         });
@@ -467,18 +540,18 @@ impl State {
         !self.ring.completion().is_empty() || !self.ring.submission().is_empty()
     }
 
-    /// Takes what is complete. What it returns is to be dropped when nobody borrows the state: a buffer that
-    /// goes back to its pool wakes tasks.
-    fn collect(&mut self, wake: &mut Vec<Waker>) -> Vec<Operation> {
-        let mut abandoned = Vec::new();
+    /// Takes what is complete.
+    fn collect(&mut self, wake: &mut Vec<Waker>) -> Ended {
+        let mut ended = Ended::default();
         while let Some(completion) = self.ring.completion().next() {
             let index = completion.user_data() as usize;
             self.under_way -= 1;
             let Some(Some(operation)) = self.operations.get_mut(index) else {
                 continue;
             };
+            ended.reads.extend(operation.read.take());
             if operation.abandoned {
-                abandoned.extend(self.operations[index].take());
+                ended.abandoned.extend(self.operations[index].take());
                 self.free.push(index);
                 continue;
             }
@@ -489,7 +562,7 @@ impl State {
         if !self.ring.submission().is_empty() {
             let _ = self.ring.submit();
         }
-        abandoned
+        ended
     }
 }
 
@@ -576,8 +649,8 @@ async fn reap(inner: Weak<Inner>, announced: OwnedFd) {
             return;
         };
         let mut wake = Vec::new();
-        let abandoned = inner.state.borrow_mut().collect(&mut wake);
-        drop(abandoned);
+        let ended = inner.state.borrow_mut().collect(&mut wake);
+        drop(ended);
         wake.into_iter().for_each(Waker::wake);
         if read.is_err() {
             super::executor::yield_now().await;
@@ -662,7 +735,8 @@ mod tests {
                     ring.fdatasync(file.clone()).await.unwrap();
                 }
                 let into = pool.take(4 * BLOCK_BYTES).unwrap();
-                let read = ring.read_direct(file.clone(), 12288, into, 4 * BLOCK_BYTES);
+                let turn = ring.disk_reads().begin(4 * BLOCK_BYTES as u64).await;
+                let read = ring.read_direct(file.clone(), 12288, into, 4 * BLOCK_BYTES, turn);
                 let (read, buffer) = read.await.unwrap();
                 assert_eq!(read, 4096);
                 assert!(
@@ -672,7 +746,8 @@ mod tests {
                 );
                 let used = pool.used_bytes();
                 {
-                    let read = ring.read_direct(file.clone(), 0, buffer, BLOCK_BYTES);
+                    let turn = ring.disk_reads().begin_now(BLOCK_BYTES as u64);
+                    let read = ring.read_direct(file.clone(), 0, buffer, BLOCK_BYTES, turn);
                     let mut read = Box::pin(read);
                     assert!(futures_lite::future::poll_once(&mut read).await.is_none());
                 }
@@ -680,6 +755,35 @@ mod tests {
                 while pool.used_bytes() == used {
                     ring.fdatasync(file.clone()).await.unwrap();
                 }
+                // Nothing is under way that nobody waits for.
+                let all = ring.disk_reads().begin(u64::MAX);
+                assert!(futures_lite::future::poll_once(all).await.is_some());
+            });
+    }
+
+    #[test]
+    fn pieces_are_read_ahead_in_their_turn_while_writes_are_waited_for() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.set_len(4 << 20).unwrap();
+        glommio::LocalExecutorBuilder::default()
+            .make()
+            .unwrap()
+            .run(async {
+                let ring = AuxRing::new().unwrap();
+                ring.disk_reads().on_write();
+                let all = ring.disk_reads().begin(u64::MAX).await;
+                // The last one goes beyond the end of the file.
+                ring.read_ahead(&file, 0..(4 << 20) + 1);
+                for _ in 0..100 {
+                    super::super::executor::yield_now().await;
+                }
+                assert_eq!(ring.inner.state.borrow().under_way, 0);
+                drop(all);
+                while Arc::strong_count(&file) > 1 {
+                    ring.fdatasync(file.clone()).await.unwrap();
+                }
+                let all = ring.disk_reads().begin(u64::MAX);
+                assert!(futures_lite::future::poll_once(all).await.is_some());
             });
     }
 

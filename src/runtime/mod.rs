@@ -5,6 +5,7 @@ pub mod allocator;
 pub mod aux_ring;
 pub mod budget;
 pub mod clock;
+pub mod disk_reads;
 pub mod executor;
 mod lane;
 pub mod lease;

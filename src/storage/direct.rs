@@ -104,6 +104,8 @@ struct Inner<R: RawFile> {
     /// A write failed, or was dropped half-way.
     is_broken: Cell<bool>,
     recent: Recent,
+    /// Blocks that are to be read ahead and wait for the disk.
+    queued: RefCell<Vec<u64>>,
 }
 
 /// A part of the tail.
@@ -169,6 +171,7 @@ impl<R: RawFile> DirectFile<R> {
             synced: Cell::new(0),
             is_broken: Cell::new(false),
             recent: Recent::default(),
+            queued: RefCell::default(),
         });
         memory.register(key, &inner);
         Ok(Self { inner })
@@ -210,12 +213,13 @@ impl<R: RawFile> Inner<R> {
         self.memory.drop_blocks(self.id, len..u64::MAX);
     }
 
-    /// Reads whole blocks from the device: `len` bytes from `position`, of which the result has as many as the
+    /// Reads whole blocks from the device that a write waits for: `len` bytes from `position`, of which the result has as many as the
     /// file.
     async fn read_raw(&self, position: u64, len: usize) -> io::Result<(usize, AlignedBuffer)> {
         let buffer = self.memory.buffer(len).await;
-        let (read, buffer) = self.raw.read(position, buffer, len).await?;
-        Ok((read.min(len), buffer))
+        let read = self.memory.reads().begin_now(len as u64);
+        let (filled, buffer) = self.raw.read(position, buffer, len, read).await?;
+        Ok((filled.min(len), buffer))
     }
 }
 

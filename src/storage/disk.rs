@@ -29,6 +29,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use crate::base::settings::LogIo;
 use crate::base::{FileSlice, Timestamp};
 use crate::runtime::aligned::AlignedBuffer;
+use crate::runtime::disk_reads::{DiskRead, DiskReads};
 
 /// Record bytes on their way out of a log.
 #[derive(Clone, Debug)]
@@ -372,14 +373,19 @@ pub trait Offload: Clone + 'static {
     ) -> impl Future<Output = io::Result<usize>>;
 
     /// Fills the first `len` bytes of `buffer`, which are whole blocks, from `position` of a file that was
-    /// opened with O_DIRECT. Returns it with the bytes read: fewer at the end of the file.
+    /// opened with O_DIRECT. Returns it with the bytes read: fewer at the end of the file. `read`, which is one of
+    /// [`disk_reads`](Self::disk_reads), ends when the disk is done.
     fn read_direct(
         &self,
         file: Arc<File>,
         position: u64,
         buffer: AlignedBuffer,
         len: usize,
+        read: DiskRead,
     ) -> impl Future<Output = io::Result<(usize, AlignedBuffer)>>;
+
+    /// To be asked before a large read from a disk.
+    fn disk_reads(&self) -> DiskReads;
 
     /// `fsync` of the file, which may be a directory.
     fn sync_all(&self, file: std::sync::Arc<std::fs::File>)
@@ -430,6 +436,7 @@ impl Offload for Inline {
         position: u64,
         mut buffer: AlignedBuffer,
         len: usize,
+        _read: DiskRead,
     ) -> io::Result<(usize, AlignedBuffer)> {
         loop {
             match file.read_at(&mut AlignedBuffer::as_mut(&mut buffer)[..len], position) {
@@ -437,6 +444,10 @@ impl Offload for Inline {
                 read => return Ok((read?, buffer)),
             }
         }
+    }
+
+    fn disk_reads(&self) -> DiskReads {
+        DiskReads::default()
     }
 
     async fn sync_all(&self, file: std::sync::Arc<std::fs::File>) -> io::Result<()> {

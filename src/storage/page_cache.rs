@@ -41,7 +41,8 @@ impl<O: Offload> PageCache<O> {
         Self { offload }
     }
 
-    pub(super) fn offload(&self) -> &O {
+    /// Where its blocking calls are made.
+    pub fn offload(&self) -> &O {
         &self.offload
     }
 }

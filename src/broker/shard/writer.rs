@@ -113,6 +113,7 @@ impl Shard {
     async fn flush(self: Rc<Self>, partition: Rc<Partition>) {
         let began = Instant::now();
         let counters = self.counters();
+        self.directories.on_awaited_flush();
         let moved = match partition.flush().await {
             Ok(moved) => {
                 counters.log_flushes.inc();

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use super::raw::RawRead;
 use super::{CACHED_BYTES, Inner, RawFile, block_end};
 use crate::runtime::aligned::AlignedBuffer;
+use crate::runtime::disk_reads::DiskRead;
 
 /// A block of a file that was read, or is.
 pub(super) struct Block {
@@ -120,7 +121,7 @@ impl Recent {
 
 impl<R: RawFile> Inner<R> {
     /// Fills `out` from `position`, as far as the file goes.
-    pub(super) async fn read(&self, position: u64, out: &mut [u8]) -> io::Result<usize> {
+    pub(super) async fn read(self: &Rc<Self>, position: u64, out: &mut [u8]) -> io::Result<usize> {
         let left = self.len.get().saturating_sub(position);
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
         let mut done = 0;
@@ -142,13 +143,24 @@ impl<R: RawFile> Inner<R> {
     }
 
     /// Copies what the block of `position` has from there; `end` is how far this read goes.
-    async fn copy_from_block(&self, position: u64, end: u64, out: &mut [u8]) -> io::Result<usize> {
+    async fn copy_from_block(
+        self: &Rc<Self>,
+        position: u64,
+        end: u64,
+        out: &mut [u8],
+    ) -> io::Result<usize> {
         let index = position / CACHED_BYTES as u64;
         let block = match self.known_block(index, position) {
             Some(block) => block,
             None => {
-                let buffer = self.memory.buffer(self.bytes_of_block(index)).await;
-                self.begin_block(index, buffer)
+                let bytes = self.bytes_of_block(index);
+                let read = self.memory.reads().begin(bytes as u64).await;
+                let buffer = self.memory.buffer(bytes).await;
+                // Another reader may have been in the queue for it.
+                match self.known_block(index, position) {
+                    Some(block) => block,
+                    None => self.begin_block(index, buffer, read),
+                }
             }
         };
         block.used.set(self.memory.tick());
@@ -177,13 +189,13 @@ impl<R: RawFile> Inner<R> {
         (end.saturating_sub(start) as usize).max(1)
     }
 
-    fn begin_block(&self, index: u64, buffer: AlignedBuffer) -> Rc<Block> {
+    fn begin_block(&self, index: u64, buffer: AlignedBuffer, read: DiskRead) -> Rc<Block> {
         let start = index * CACHED_BYTES as u64;
         // The file may have been cut while memory was waited for.
         let bytes = self.bytes_of_block(index).min(buffer.len());
         let bytes = bytes.next_multiple_of(crate::runtime::aligned::BLOCK_BYTES);
         let block = Rc::new(Block {
-            state: RefCell::new(State::Reading(self.raw.read(start, buffer, bytes))),
+            state: RefCell::new(State::Reading(self.raw.read(start, buffer, bytes, read))),
             waiting: Arc::default(),
             start,
             end: self.len.get().min(start + bytes as u64),
@@ -193,25 +205,49 @@ impl<R: RawFile> Inner<R> {
         block
     }
 
-    /// Begins to read blocks, as far as there is memory and as the tail does not have them.
-    fn read_ahead(&self, from: u64, to: u64) {
-        let tail = self.tail.borrow().front().map(|chunk| chunk.start);
-        let end = tail.unwrap_or(u64::MAX).min(self.len.get());
+    /// Has blocks read when the disk has time, as far as there is memory then, and as the tail does not have them.
+    fn read_ahead(self: &Rc<Self>, from: u64, to: u64) {
         for index in from..to {
-            let start = index * CACHED_BYTES as u64;
-            if start >= end {
-                return;
-            }
-            let whole = (start + CACHED_BYTES as u64).min(end);
-            if self.known_block(index, whole - 1).is_some() {
+            let mut queued = self.queued.borrow_mut();
+            if !self.lacks_block(index) || queued.contains(&index) {
                 continue;
             }
-            let Some(buffer) = self.memory.buffer_now(self.bytes_of_block(index)) else {
-                return;
+            queued.push(index);
+            drop(queued);
+            let inner = Rc::downgrade(self);
+            let begin = move |read| {
+                if let Some(inner) = inner.upgrade() {
+                    inner.queued.borrow_mut().retain(|other| *other != index);
+                    inner.begin_ahead(index, read);
+                }
             };
-            let block = self.begin_block(index, buffer);
-            // Polled once, it is on its way.
-            let _ = block.poll(&mut Context::from_waker(Waker::noop()));
+            let bytes = self.bytes_of_block(index) as u64;
+            if !self.memory.reads().call_ahead(bytes, begin) {
+                self.queued.borrow_mut().retain(|other| *other != index);
+                return;
+            }
         }
+    }
+
+    /// Whether a block has to be read to be known, as far as the tail does not have it.
+    fn lacks_block(&self, index: u64) -> bool {
+        let tail = self.tail.borrow().front().map(|chunk| chunk.start);
+        let end = tail.unwrap_or(u64::MAX).min(self.len.get());
+        let start = index * CACHED_BYTES as u64;
+        let whole = (start + CACHED_BYTES as u64).min(end);
+        start < end && self.known_block(index, whole - 1).is_none()
+    }
+
+    fn begin_ahead(&self, index: u64, read: DiskRead) {
+        // It may have been read meanwhile.
+        if !self.lacks_block(index) {
+            return;
+        }
+        let Some(buffer) = self.memory.buffer_now(self.bytes_of_block(index)) else {
+            return;
+        };
+        let block = self.begin_block(index, buffer, read);
+        // Polled once, it is on its way.
+        let _ = block.poll(&mut Context::from_waker(Waker::noop()));
     }
 }

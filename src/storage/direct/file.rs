@@ -12,6 +12,7 @@ use rustix::fs::FallocateFlags;
 
 use super::raw::{DirectDisk, RawFile, RawRead, RawWrite};
 use crate::runtime::aligned::{AlignedBuffer, BLOCK_BYTES};
+use crate::runtime::disk_reads::{DiskRead, DiskReads};
 use crate::storage::disk::{Offload, OpenMode};
 use crate::storage::page_cache::{PageCache, open_options};
 
@@ -58,9 +59,12 @@ impl<O: Offload + std::fmt::Debug> RawFile for PlainRaw<O> {
         })
     }
 
-    fn read(&self, position: u64, buffer: AlignedBuffer, len: usize) -> RawRead {
+    fn read(&self, position: u64, buffer: AlignedBuffer, len: usize, read: DiskRead) -> RawRead {
         let (file, offload) = (self.file.clone(), self.offload.clone());
-        Box::pin(async move { offload.read_direct(file, position, buffer, len).await })
+        Box::pin(async move {
+            let read = offload.read_direct(file, position, buffer, len, read);
+            read.await
+        })
     }
 
     async fn allocate(&self, position: u64, len: u64) -> io::Result<()> {
@@ -97,6 +101,10 @@ impl<O: Offload + std::fmt::Debug> DirectDisk for PageCache<O> {
         };
         let file = Arc::new(offload.run(open).await?);
         Ok(PlainRaw { file, offload })
+    }
+
+    fn disk_reads(&self) -> DiskReads {
+        self.offload().disk_reads()
     }
 
     async fn discard_raw(&self, files: Vec<PlainRaw<O>>) {

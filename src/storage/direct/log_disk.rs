@@ -23,9 +23,10 @@ pub struct LogDisk<B: DirectDisk> {
 
 impl<B: DirectDisk> LogDisk<B> {
     pub fn new(base: B, limits: DirectLimits) -> Self {
+        let reads = base.disk_reads();
         Self {
             base,
-            memory: Rc::new(DirectMemory::new(limits)),
+            memory: Rc::new(DirectMemory::new(limits, reads)),
             refused: Rc::default(),
         }
     }

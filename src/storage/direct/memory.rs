@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use super::cache::Block;
 use super::{CACHED_BYTES, Inner, RawFile, ZEROS_BYTES};
 use crate::runtime::aligned::{AlignedBuffer, BufferPool};
+use crate::runtime::disk_reads::DiskReads;
 use crate::storage::disk::Lending;
 
 /// How much memory direct files of one shard take at most, in bytes.
@@ -37,6 +38,7 @@ const EVICTED_PART: usize = 8;
 /// One per shard.
 pub struct DirectMemory<R: RawFile> {
     pool: BufferPool,
+    reads: DiskReads,
     /// What connections of all shards have of this shard's files.
     lending: Arc<Lending>,
     /// By what the file is.
@@ -49,9 +51,10 @@ pub struct DirectMemory<R: RawFile> {
 }
 
 impl<R: RawFile> DirectMemory<R> {
-    pub fn new(limits: DirectLimits) -> Self {
+    pub fn new(limits: DirectLimits, reads: DiskReads) -> Self {
         Self {
             pool: BufferPool::new(limits.cache_bytes),
+            reads,
             lending: Lending::new(limits.lent_bytes),
             files: RefCell::default(),
             blocks: RefCell::default(),
@@ -92,6 +95,10 @@ impl<R: RawFile> DirectMemory<R> {
             self.zeros.borrow_mut().take();
             self.pool.keep_at_most(0);
         }
+    }
+
+    pub(super) fn reads(&self) -> &DiskReads {
+        &self.reads
     }
 
     pub(super) fn lending(&self) -> &Arc<Lending> {

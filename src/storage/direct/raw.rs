@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::runtime::aligned::AlignedBuffer;
+use crate::runtime::disk_reads::{DiskRead, DiskReads};
 use crate::storage::disk::{Disk, OpenMode};
 
 /// A write that is under way.
@@ -37,8 +38,8 @@ pub trait RawFile: Clone + fmt::Debug + 'static {
     ) -> RawWrite;
 
     /// Fills the first `len` bytes of `buffer`, whole blocks, from `position`. Returns it with the bytes read:
-    /// fewer at the end of the file.
-    fn read(&self, position: u64, buffer: AlignedBuffer, len: usize) -> RawRead;
+    /// fewer at the end of the file. `read` ends when the device is done, whether anybody looks at the result or not.
+    fn read(&self, position: u64, buffer: AlignedBuffer, len: usize, read: DiskRead) -> RawRead;
 
     /// Reserves `len` bytes from `position` and makes the file that long. Where the file system cannot,
     /// nothing happens.
@@ -55,6 +56,9 @@ pub trait DirectDisk: Disk {
 
     /// `InvalidInput` where the file system refuses O_DIRECT.
     fn open_raw(&self, path: &Path, mode: OpenMode) -> impl Future<Output = io::Result<Self::Raw>>;
+
+    /// To be asked before a read.
+    fn disk_reads(&self) -> DiskReads;
 
     /// Closes files somewhere where it may take long.
     fn discard_raw(&self, files: Vec<Self::Raw>) -> impl Future<Output = ()>;

@@ -11,6 +11,7 @@ use super::apply;
 use super::crash::BLOCK_BYTES as SECTOR_BYTES;
 use super::{Call, Change, Content, Fault, MemoryDisk, MemoryFile};
 use crate::runtime::aligned::{AlignedBuffer, BLOCK_BYTES};
+use crate::runtime::disk_reads::{DiskRead, DiskReads};
 use crate::storage::direct::{DirectDisk, RawFile, RawRead, RawWrite};
 use crate::storage::disk::{Disk, LogFile, OpenMode};
 
@@ -108,7 +109,7 @@ impl RawFile for MemoryFile {
         })
     }
 
-    fn read(&self, position: u64, mut buffer: AlignedBuffer, len: usize) -> RawRead {
+    fn read(&self, position: u64, mut buffer: AlignedBuffer, len: usize, _: DiskRead) -> RawRead {
         let file = self.clone();
         Box::pin(async move {
             let into = &mut AlignedBuffer::as_mut(&mut buffer)[..len];
@@ -145,6 +146,11 @@ impl DirectDisk for MemoryDisk {
 
     async fn open_raw(&self, path: &Path, mode: OpenMode) -> io::Result<MemoryFile> {
         self.open(path, mode).await
+    }
+
+    /// Nobody waits here for a device that is busy.
+    fn disk_reads(&self) -> DiskReads {
+        DiskReads::default()
     }
 
     async fn discard_raw(&self, _files: Vec<MemoryFile>) {}

@@ -743,5 +743,8 @@ impl super::super::direct::DirectDisk for Refusing {
     async fn open_raw(&self, _path: &Path, _mode: OpenMode) -> std::io::Result<MemoryFile> {
         Err(std::io::Error::from_raw_os_error(libc::EINVAL))
     }
+    fn disk_reads(&self) -> crate::runtime::disk_reads::DiskReads {
+        self.0.disk_reads()
+    }
     async fn discard_raw(&self, _files: Vec<MemoryFile>) {}
 }
