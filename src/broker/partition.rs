@@ -501,8 +501,12 @@ impl<D: Disk> Partition<D> {
         Ok(self.moved())
     }
 
-    /// The log is offline: everyone who waits is told.
+    /// The log is offline: everyone who waits is told. One that was closed, as the node stops, is well, but takes no more:
+    /// who waits is to ask again.
     pub fn fail(&self, error: &LogError) -> Moved {
+        if matches!(error, LogError::Closed) {
+            return self.leave(&PartitionError::Stopping);
+        }
         let mut moved = Moved {
             failed: !self.failed.replace(true),
             ..Moved::default()
