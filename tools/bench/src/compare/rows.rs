@@ -203,6 +203,47 @@ const TAILS: &[Metric] = &[
 ];
 const RESTING: &[Metric] = &[Metric::StartMs, Metric::ResidentMb, Metric::IdleCpuPercent];
 
+/// 5,000 records/s beside one who reads what is not in memory, and without.
+const BESIDE_COLD_READS: &[Variant] = &[
+    Variant {
+        name: "read",
+        settings: &[
+            OPEN_5K[0],
+            OPEN_5K[1],
+            OPEN_5K[2],
+            OPEN_5K[3],
+            ("consumers", "1"),
+            ("read", "backlog"),
+            ("backlog_bytes", "2000000000"),
+            ("drop_caches", "true"),
+        ],
+        broker: &[],
+        ringspun_only: false,
+    },
+    Variant {
+        name: "alone",
+        settings: OPEN_5K,
+        broker: &[],
+        ringspun_only: false,
+    },
+];
+
+const AS_IF_ALONE: &[Judgement] = &[Judgement {
+    metric: Metric::P999,
+    variant: "read",
+    against: Against::Variant("alone"),
+    must: 2.0,
+    goal: 1.2,
+}];
+
+const OF_COLD_READS: &[Metric] = &[
+    Metric::FetchMbS,
+    Metric::P50,
+    Metric::P99,
+    Metric::P999,
+    Metric::Max,
+];
+
 pub const ROWS: &[Row] = &[
     Row {
         name: "produce-1k",
@@ -460,46 +501,24 @@ pub const ROWS: &[Row] = &[
         title: "produce at 5,000 records/s while 1 consumer reads a cold backlog on the same shard, and alone",
         procedure: Procedure::Load,
         fsync: Fsync::Nobody,
-        variants: &[
-            Variant {
-                name: "read",
-                settings: &[
-                    OPEN_5K[0],
-                    OPEN_5K[1],
-                    OPEN_5K[2],
-                    OPEN_5K[3],
-                    ("consumers", "1"),
-                    ("read", "backlog"),
-                    ("backlog_bytes", "2000000000"),
-                    ("drop_caches", "true"),
-                ],
-                broker: &[],
-                ringspun_only: false,
-            },
-            Variant {
-                name: "alone",
-                settings: OPEN_5K,
-                broker: &[],
-                ringspun_only: false,
-            },
-        ],
+        variants: BESIDE_COLD_READS,
         floor: None,
-        judgements: &[Judgement {
-            metric: Metric::P999,
-            variant: "read",
-            against: Against::Variant("alone"),
-            must: 2.0,
-            goal: 1.2,
-        }],
+        judgements: AS_IF_ALONE,
         percentiles: true,
         rounds_min: PERCENTILE_ROUNDS,
-        shown: &[
-            Metric::FetchMbS,
-            Metric::P50,
-            Metric::P99,
-            Metric::P999,
-            Metric::Max,
-        ],
+        shown: OF_COLD_READS,
+    },
+    Row {
+        name: "cold-beside-fsync",
+        title: "the same with fsync before every acknowledgement",
+        procedure: Procedure::Load,
+        fsync: Fsync::Everybody,
+        variants: BESIDE_COLD_READS,
+        floor: None,
+        judgements: AS_IF_ALONE,
+        percentiles: true,
+        rounds_min: PERCENTILE_ROUNDS,
+        shown: OF_COLD_READS,
     },
     Row {
         name: "open-5k",
