@@ -7,8 +7,10 @@ use super::{Asked, Finding, Machine, Scope, Tuner, Verdict};
 pub const TUNERS: &[Tuner] = &[
     Tuner {
         name: "disk-scheduler",
-        reason: "a flash disk orders requests itself, and a scheduler in the kernel only adds a lock and a delay; a disk that turns needs one",
-        measured: None,
+        reason: "a flash disk orders requests itself, and a scheduler in the kernel only adds a lock and a delay; a disk that turns needs one; what lies under a virtual disk is not known",
+        measured: Some(
+            "on a virtual machine (virtio, ext4) a durable 4 KiB write beside 16 reads of 256 KiB took 31 to 41 ms with mq-deadline, and 0.5 ms with none, where two of three runs had a read of 2 s, and the third stood still for 165 s",
+        ),
         scope: Scope::Machine,
         look: scheduler,
     },
@@ -211,10 +213,14 @@ fn each_disk(
         .collect()
 }
 
+/// Whether the disk is a program's.
+fn is_virtual(disk: &str) -> bool {
+    disk.starts_with("vd") || disk.starts_with("xvd") || disk.starts_with("loop")
+}
+
 /// Whether a head has to move. What a hypervisor calls a disk that turns seldom is one.
 fn turns(machine: &Machine, disk: &str, queue: &str) -> bool {
-    let is_virtual = disk.starts_with("vd") || disk.starts_with("xvd") || disk.starts_with("loop");
-    !is_virtual
+    !is_virtual(disk)
         && machine.hypervisor.is_none()
         && machine.number(&format!("{queue}/rotational")) == Some(1)
 }
@@ -225,6 +231,10 @@ fn scheduler(machine: &Machine, asked: &Asked) -> Vec<Finding> {
         let Some(set) = machine.value(&path) else {
             return Finding::new(disk, "the kernel names no scheduler", "", Verdict::Unknown);
         };
+        if is_virtual(disk) {
+            let why = "what lies under a virtual disk is not known: measure before this is changed";
+            return Finding::new(disk, set, "", Verdict::NotHere(why.into()));
+        }
         let wanted = if turns(machine, disk, queue) {
             "mq-deadline"
         } else {

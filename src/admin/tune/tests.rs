@@ -624,6 +624,24 @@ fn the_disks_of_an_array_are_looked_at_each() {
 }
 
 #[test]
+fn the_scheduler_of_a_virtual_disk_is_left_alone() {
+    let tree = Tree::bare_metal();
+    tree.file(
+        "proc/self/mountinfo",
+        "1 0 254:0 / / rw,noatime - ext4 /dev/vda rw\n",
+    );
+    tree.file("sys/devices/vda/queue/scheduler", "[mq-deadline] none\n");
+    tree.link("sys/block/vda", "../devices/vda");
+    tree.link("sys/dev/block/254:0", "../../devices/vda");
+    let finding = tree.one(&asked(&[2]), "disk-scheduler");
+    assert_eq!(
+        (finding.subject.as_str(), finding.verdict.word()),
+        ("vda", "not here")
+    );
+    assert!(says(&finding.verdict).contains("measure"));
+}
+
+#[test]
 fn an_old_kernel_and_a_missing_machine_are_said() {
     let tree = Tree::bare_metal();
     tree.file("proc/sys/kernel/osrelease", "5.10.0\n");
