@@ -496,8 +496,10 @@ impl Shard {
                     future.log_end_offset()
                 )));
             }
+            // No checkpoint speaks of a log that has not got its name.
+            let lowered = future.lower_recovery_point(end);
             future
-                .truncate_fully_and_start_at(end, wall_clock())
+                .truncate_fully_and_start_at(lowered, wall_clock())
                 .await?;
         }
         future.take_producers_of(source);

@@ -140,6 +140,8 @@ pub(super) struct State<F> {
     /// Until the first flush: where the next start has to begin all the same, since indexes and leader epochs that
     /// were made anew are not on the device.
     pub(super) checkpoint_limit: Option<i64>,
+    /// At most so much is kept for the next start while each of these lives: see [`Lowered`](super::Lowered).
+    pub(super) lowered: Vec<i64>,
     /// Where the last pass of the cleaner ended.
     pub(super) cleaned_to: Option<i64>,
     /// Counts the segments that were written anew.
@@ -253,6 +255,11 @@ impl<F: LogFile> State<F> {
         snapshots.any(|(offset, _)| offset.0 <= self.recovery_point)
     }
 
+    /// `offset` as it may be kept for the next start, since the log may be about to be cut.
+    pub(super) fn as_lowered(&self, offset: i64) -> i64 {
+        self.lowered.iter().fold(offset, |least, to| least.min(*to))
+    }
+
     pub(super) fn end_mark(&self) -> Mark {
         let active = self.active();
         Mark {
@@ -344,6 +351,7 @@ impl<D: Disk> Log<D> {
             log_end_offset: opened.log_end_offset,
             recovery_point: opened.recovery_point,
             checkpoint_limit: opened.checkpoint_limit,
+            lowered: Vec::new(),
             cleaned_to: opened.cleaned_to,
             cleanings: 0,
             producers: opened.producers,
@@ -443,7 +451,8 @@ impl<D: Disk> Log<D> {
     /// The recovery point as it is to be kept for the next start: that of the start before until there was a flush,
     /// and one less where a segment ends, or may come to
     /// end, whose indexes are not on the device, or not its length. A segment that lies whole below is not looked
-    /// at. One that was removed counts until its removal is on the device: a power cut brings it back.
+    /// at. One that was removed counts until its removal is on the device: a power cut brings it back. While the log
+    /// is about to be cut, no more than what will be left: see [`lower_recovery_point`](Self::lower_recovery_point).
     pub fn recovery_checkpoint(&self) -> Offset {
         let state = self.state.borrow();
         let point = state.recovery_point;
@@ -454,7 +463,8 @@ impl<D: Disk> Log<D> {
             false => state.segments[at - 1].is_settled(),
         };
         let checkpoint = if is_settled { point } else { point - 1 };
-        Offset(checkpoint.min(state.checkpoint_limit.unwrap_or(checkpoint)))
+        let checkpoint = checkpoint.min(state.checkpoint_limit.unwrap_or(checkpoint));
+        Offset(state.as_lowered(checkpoint))
     }
 
     /// Whether it was recovered and not flushed since: the next start after a kill would recover it again.

@@ -21,7 +21,8 @@
 //! log.flush_closed().await -> Offset                 the same for closed segments, after `Written::rolled`
 //! log.delete_records(..)  log.delete_old_segments(now, high_watermark).await
 //! log.cleanable(last_stable, now).await  log.clean(..).await -> Pass        the last record of each key stays
-//! log.truncate_to(offset, now).await  log.truncate_fully_and_start_at(offset, now).await
+//! log.lower_recovery_point(offset) -> Lowered         before the log is cut; then the checkpoint is written
+//! log.truncate_to(lowered, now).await  log.truncate_fully_and_start_at(lowered, now).await
 //! log.open_files()  log.close_files().await  log.close(now).await  log.rename_deleted(path).await
 //! log_dir::{take_clean_shutdown_mark, scan, write_offsets, write_clean_shutdown_mark, ..}  a data directory
 //! ```
@@ -84,5 +85,5 @@ pub use producer_state::AppendOrigin;
 pub use read::ReadOut;
 pub use recovery::{Damage, OpenOptions, OpenReport};
 pub use removal::remove_folder_now;
-pub use retention::Deleted;
+pub use retention::{Deleted, Lowered};
 pub use timestamps::TimestampOffset;

@@ -29,7 +29,59 @@ pub struct Deleted {
     pub log_start_moved: bool,
 }
 
+/// Leave to cut a log: while it lives, what is kept of the log for the next start is at most where the log is going to
+/// end. Dropped without a cut, it takes nothing with it.
+#[derive(Debug)]
+#[must_use = "the log is cut with it"]
+pub struct Lowered<'a, D: Disk> {
+    log: &'a Log<D>,
+    to: Offset,
+    /// Where a batch begins at or before `to`, or the log is emptied.
+    kept: i64,
+}
+
+impl<D: Disk> Drop for Lowered<'_, D> {
+    fn drop(&mut self) {
+        let state = &mut *self.log.state.borrow_mut();
+        if state.failed.is_some() {
+            // It may be cut by half, and nobody knows where.
+            state.recovery_point = state.recovery_point.min(self.kept);
+        }
+        let lowered = &mut state.lowered;
+        let at = lowered.iter().position(|kept| *kept == self.kept);
+        lowered.swap_remove(at.expect("it is there until this is dropped"));
+        if lowered.is_empty() {
+            // Logs are hardly ever cut.
+            *lowered = Vec::new();
+        }
+    }
+}
+
 impl<D: Disk> Log<D> {
+    /// The first of three steps that cut the log to end, or to begin anew, at `to`:
+    /// 1. This. From now on [`recovery_checkpoint`](Self::recovery_checkpoint) and [`cleaned_to`](Self::cleaned_to) are
+    ///    at most what the cut will leave, whatever is flushed meanwhile.
+    /// 2. The caller puts checkpoints with these values on the device, begun after this. The next start trusts what lies
+    ///    below the recovery point: with the old one it would trust what a power cut leaves of a half of the cut, or of
+    ///    what is written anew there.
+    /// 3. [`truncate_to`](Self::truncate_to) or
+    ///    [`truncate_fully_and_start_at`](Self::truncate_fully_and_start_at).
+    ///
+    /// Where the log then begins lower than it did, the checkpoint of log start offsets is to be written before anything
+    /// is appended: the next start would take what is appended for deleted.
+    pub fn lower_recovery_point(&self, to: Offset) -> Lowered<'_, D> {
+        let mut state = self.state.borrow_mut();
+        // A batch may lie across, and goes as a whole. None lies across the beginning of a segment.
+        let base_offset = state.segments[state.segment_index(to.0)].base_offset;
+        let kept = base_offset.min(to.0);
+        state.lowered.push(kept);
+        Lowered {
+            log: self,
+            to,
+            kept,
+        }
+    }
+
     /// Raises the log start offset: everything below is gone for readers at once (KIP-107). Whole segments
     /// below it are removed by the next [`delete_old_segments`](Self::delete_old_segments).
     ///
@@ -177,12 +229,19 @@ impl<D: Disk> Log<D> {
         removed.map_err(|error| self.fail(Operation::Remove, &paths[0], error))
     }
 
-    /// Cuts the log to end at `offset`, a batch boundary; inside a batch, the whole batch goes. What is
-    /// staged is dropped.
+    /// Cuts the log to end at the offset that the recovery point was
+    /// [lowered](Self::lower_recovery_point) for, a batch boundary; inside a batch, the whole batch goes. What is staged
+    /// is dropped. The checkpoints have to be on the device.
     ///
-    /// A log that begins behind `offset` is emptied and starts there. Who reads meanwhile waits for the end. One that
+    /// A log that begins behind the offset is emptied and starts there. Who reads meanwhile waits for the end. One that
     /// is dropped half-way takes the log offline.
-    pub async fn truncate_to(&self, offset: Offset, now: Timestamp) -> Result<(), LogError> {
+    pub async fn truncate_to(
+        &self,
+        lowered: Lowered<'_, D>,
+        now: Timestamp,
+    ) -> Result<(), LogError> {
+        assert!(std::ptr::eq(lowered.log, self));
+        let offset = lowered.to;
         let _segments = self.segments_gate.enter().await;
         let _prepare = self.prepare_gate.enter().await;
         let _flush = self.flush_gate.enter().await;
@@ -302,12 +361,15 @@ impl<D: Disk> Log<D> {
         Ok((position, end))
     }
 
-    /// Empties the log; it goes on at `offset`. What is staged is dropped.
+    /// Empties the log; it goes on at the offset that the recovery point was [lowered](Self::lower_recovery_point) for.
+    /// What is staged is dropped. The checkpoints have to be on the device.
     pub async fn truncate_fully_and_start_at(
         &self,
-        offset: Offset,
+        lowered: Lowered<'_, D>,
         now: Timestamp,
     ) -> Result<(), LogError> {
+        assert!(std::ptr::eq(lowered.log, self));
+        let offset = lowered.to;
         let _segments = self.segments_gate.enter().await;
         let _prepare = self.prepare_gate.enter().await;
         let _flush = self.flush_gate.enter().await;
@@ -319,7 +381,7 @@ impl<D: Disk> Log<D> {
         emptied.map_err(|error| self.half_cut(error))
     }
 
-    /// As [`truncate_fully_and_start_at`](Self::truncate_fully_and_start_at). All gates are held.
+    /// Empties the log, which goes on at `offset`. All gates are held.
     async fn empty(&self, offset: Offset, now: Timestamp) -> Result<(), LogError> {
         let removed: Vec<Segment<D::File>> = {
             let mut state = self.state.borrow_mut();

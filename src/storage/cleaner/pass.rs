@@ -46,7 +46,8 @@ struct Mapped {
 impl<D: Disk> Log<D> {
     /// Where the last pass ended; `None` if there was none.
     pub fn cleaned_to(&self) -> Option<Offset> {
-        self.state.borrow().cleaned_to.map(Offset)
+        let state = self.state.borrow();
+        state.cleaned_to.map(|at| Offset(state.as_lowered(at)))
     }
 
     /// What is to be cleaned of the log, of which all is decided below `last_stable_offset`.

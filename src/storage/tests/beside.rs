@@ -184,7 +184,10 @@ fn nobody_reads_behind_the_upper_offset_while_the_log_is_cut_to_that() {
             }
             Ok::<(), LogError>(())
         };
-        let (cut, read) = beside(log.truncate_to(Offset(20), NOW), read);
+        let (cut, read) = beside(
+            log.truncate_to(log.lower_recovery_point(Offset(20)), NOW),
+            read,
+        );
         cut.unwrap();
         read.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         assert_eq!(log.log_end_offset(), Offset(20));
@@ -199,7 +202,10 @@ fn a_log_is_cut_below_what_retention_takes_meanwhile() {
         log.delete_records(Offset(39), Offset(40)).unwrap();
         disk.pause(Some(seed));
         let retention = log.delete_old_segments(NOW, Offset(40));
-        let (deleted, cut) = beside(retention, log.truncate_to(Offset(2), NOW));
+        let (deleted, cut) = beside(
+            retention,
+            log.truncate_to(log.lower_recovery_point(Offset(2)), NOW),
+        );
         assert!(deleted.unwrap().segments > 0);
         cut.unwrap();
         let ends = (log.log_start_offset(), log.log_end_offset());
@@ -217,7 +223,7 @@ fn a_log_whose_truncation_is_dropped_half_way_is_offline() {
     disk.pause(Some(0));
     let mut polls = 0;
     loop {
-        let mut cut = Box::pin(log.truncate_to(Offset(30), NOW));
+        let mut cut = Box::pin(log.truncate_to(log.lower_recovery_point(Offset(30)), NOW));
         let mut context = Context::from_waker(Waker::noop());
         let began = (0..=polls).find(|_| cut.as_mut().poll(&mut context).is_ready());
         assert_eq!(began, None, "it was done before it had begun");

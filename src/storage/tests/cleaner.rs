@@ -451,7 +451,7 @@ fn a_pass_under_which_the_log_is_cut_gives_up_and_leaves_it_alone() {
             }
             match cut {
                 0 => {
-                    run(log.truncate_to(Offset(20), NOW)).unwrap();
+                    run(log.truncate_to(log.lower_recovery_point(Offset(20)), NOW)).unwrap();
                     for n in 50..80u32 {
                         put(&log, &[((n % 3) as u8, Some(n))]);
                     }
@@ -499,7 +499,7 @@ fn a_pass_that_begins_after_the_log_was_cut_leaves_no_producers_behind_its_end()
     run(log.flush_closed()).unwrap();
     let range = run(log.cleanable(stable(&log), NOW)).unwrap();
     assert!(range.first_uncleanable > Offset(20));
-    run(log.truncate_to(Offset(20), NOW)).unwrap();
+    run(log.truncate_to(log.lower_recovery_point(Offset(20)), NOW)).unwrap();
     let mut cleaner = Cleaner::default();
     let pass = run(log.clean(&mut cleaner, limits(100), &range, NOW, &AtOnce));
     assert!(matches!(pass, Err(CleanError::Aborted)), "{pass:?}");
@@ -929,7 +929,7 @@ fn play<D: Disk>(on: fn(MemoryDisk) -> D, actions: Vec<Action>) {
                 if to == model.end || !model.open.is_empty() || !model.sequences.is_empty() {
                     continue;
                 }
-                run(log.truncate_to(Offset(to), NOW)).unwrap();
+                run(log.truncate_to(log.lower_recovery_point(Offset(to)), NOW)).unwrap();
                 model.end = log.log_end_offset().0;
                 let end = model.end;
                 model.entries.retain(|entry| entry.offset < end);

@@ -102,7 +102,11 @@ fn a_producer_is_known_after_cleaning_where_the_snapshot_of_a_roll_was_lost() {
     let options = from_checkpoint(&log);
     let image = disk.crash(Crash::Power { seed: 1 });
     let (log, _) = open(&image, &data, &compacted(), options);
-    run(log.truncate_to(Offset(log.log_end_offset().0 - 2), NOW)).unwrap();
+    run(log.truncate_to(
+        log.lower_recovery_point(Offset(log.log_end_offset().0 - 2)),
+        NOW,
+    ))
+    .unwrap();
     let producers = log.producers();
     let producer = producers.get(ProducerId(1));
     assert_eq!(producer.map(|producer| producer.last_sequence()), Some(3));

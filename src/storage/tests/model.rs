@@ -120,7 +120,8 @@ fn play<D: Disk>(on: fn(MemoryDisk) -> D, actions: Vec<Action>, settings: &LogSe
             }
             Action::TruncateTo(percent) => {
                 let to = share(model.start, model.end, percent);
-                run(log.truncate_to(Offset(to), Timestamp(clock))).unwrap();
+                run(log.truncate_to(log.lower_recovery_point(Offset(to)), Timestamp(clock)))
+                    .unwrap();
                 model.batches.retain(|entry| entry.end() <= to);
                 model.end = log.log_end_offset().0;
                 let end = model.batches.last().map(Entry::end);

@@ -59,7 +59,7 @@ fn a_truncation_keeps_the_aborted_transactions_before_it() {
     end_txn(&log, 1, TxnOutcome::Abort);
     let end = log.log_end_offset();
     append(&log, batch(0, 3, NOW.0));
-    run(log.truncate_to(end, NOW)).unwrap();
+    run(log.truncate_to(log.lower_recovery_point(end), NOW)).unwrap();
     assert_eq!(aborted(&log), 1);
 }
 
@@ -72,7 +72,7 @@ fn what_a_truncation_cut_does_not_come_back_after_a_flush() {
             append(&log, batch(tag, 3, NOW.0));
         }
         run(log.flush()).unwrap();
-        run(log.truncate_to(Offset(kept), NOW)).unwrap();
+        run(log.truncate_to(log.lower_recovery_point(Offset(kept)), NOW)).unwrap();
         assert_eq!(run(log.flush()).unwrap(), Offset(kept));
         let options = from_checkpoint(&log);
         after_power_cuts(&disk, &data, &settings(), &options, |log, _, seed| {
@@ -90,7 +90,7 @@ fn a_clean_stop_after_a_truncation_leaves_indexes_that_fit() {
     }
     run(log.close(NOW)).unwrap();
     let (log, _) = open(&disk, &data, &settings(), options(true));
-    run(log.truncate_to(Offset(15), NOW)).unwrap();
+    run(log.truncate_to(log.lower_recovery_point(Offset(15)), NOW)).unwrap();
     run(log.close(NOW)).unwrap();
     after_power_cuts(
         &disk,
@@ -327,7 +327,7 @@ fn what_was_cut_off_does_not_come_back_behind_a_batch_of_a_newer_leader() {
         append(&log, batch(tag, 3, NOW.0));
     }
     run(log.flush()).unwrap();
-    run(log.truncate_to(Offset(6), NOW)).unwrap();
+    run(log.truncate_to(log.lower_recovery_point(Offset(6)), NOW)).unwrap();
     // As long as the one that was there.
     stage_at(&log, batch(9, 3, NOW.0), LeaderEpoch(1), NOW).unwrap();
     run(log.write_staged(NOW)).unwrap();
@@ -384,11 +384,11 @@ fn indexes_of_a_flushed_segment_are_whole_in_the_middle_of_a_truncation() {
     };
     let (disk, log) = flushed();
     let (to, before) = (Offset(6), calls(&disk));
-    run(log.truncate_to(to, NOW)).unwrap();
+    run(log.truncate_to(log.lower_recovery_point(to), NOW)).unwrap();
     for at in before + 1..=calls(&disk) {
         let (disk, log) = flushed();
         disk.set_fault(memory::Call::Any, at, memory::Fault::PowerOff);
-        assert!(run(log.truncate_to(to, NOW)).is_err());
+        assert!(run(log.truncate_to(log.lower_recovery_point(to), NOW)).is_err());
         for seed in 0..20 {
             let image = disk.crash(Crash::Power { seed });
             let indexes = image.files().into_iter().filter(|(path, _)| {
@@ -417,12 +417,12 @@ fn a_truncation_that_a_power_cut_ends_leaves_no_hole() {
     };
     let (disk, _, log, _) = flushed();
     let (to, before) = (Offset(6), calls(&disk));
-    run(log.truncate_to(to, NOW)).unwrap();
+    run(log.truncate_to(log.lower_recovery_point(to), NOW)).unwrap();
     for at in before + 1..=calls(&disk) {
         let (disk, data, log, end) = flushed();
         let options = from_checkpoint(&log);
         disk.set_fault(memory::Call::Any, at, memory::Fault::PowerOff);
-        assert!(run(log.truncate_to(to, NOW)).is_err());
+        assert!(run(log.truncate_to(log.lower_recovery_point(to), NOW)).is_err());
         after_power_cuts(&disk, &data, &settings(), &options, |log, _, seed| {
             assert_whole(log, &format!("{at} {seed}"));
             let is_between = (to..=end).contains(&log.log_end_offset());

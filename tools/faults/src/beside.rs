@@ -37,7 +37,7 @@ pub struct Shared<'a> {
     pub log: Rc<TestLog>,
     /// All of them, one after the other.
     pub cuts: RefCell<Vec<Cut>>,
-    /// From the beginning of a truncation until the checkpoints know of it: nothing is appended.
+    /// From before a truncation until it is through: nothing is appended.
     pub is_cutting: Cell<bool>,
     pub is_checkpointing: Cell<bool>,
     /// Nobody goes on with a truncation that met a fault.
@@ -142,7 +142,7 @@ impl World {
             return world.crash(crash);
         }
         if is_behind && !world.sides[i].is_offline() {
-            // Or segments that are written anew would be taken for flushed ones: nobody goes on without.
+            // Where the log begins lower, what is appended would be taken for deleted: nobody goes on without.
             disk.clear_fault();
             return world.crash(Crash::Kill);
         }

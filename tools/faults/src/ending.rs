@@ -8,11 +8,12 @@ use ringspun::storage::checkpoint::LOG_START_OFFSET_CHECKPOINT;
 use ringspun::storage::{LogError, log_dir};
 
 use crate::beside::{Cut, Shared};
+use crate::switch::Switch;
 use crate::world::{CHECKPOINTS, DATA, Stop};
 
 impl Shared<'_> {
-    /// Cuts the log, as a replica does that finds that another leads, or led. Nobody stages batches meanwhile, until
-    /// the checkpoints say where the log ends; all else goes on.
+    /// Cuts the log, as a replica does that finds that another leads, or led: the recovery point is lowered, on the
+    /// device, too, before. Nobody stages batches meanwhile; all else goes on.
     pub async fn truncate(&self, mut rng: fastrand::Rng) -> Result<(), Stop> {
         for _ in 0..rng.u8(1..4) {
             for _ in 0..rng.u16(0..150) {
@@ -24,8 +25,22 @@ impl Shared<'_> {
             let Some(to) = self.world.borrow_mut().cut_point(self.i) else {
                 continue;
             };
+            self.is_cutting.set(true);
+            let lowered = self.log.lower_recovery_point(Offset(to));
+            self.tell(|_| format!("is to be cut to {to}"));
+            let is_left_out = self.world.borrow().leaves_out(Switch::LoweredCheckpoint);
+            if !is_left_out && !self.write_checkpoints().await? {
+                self.is_cutting.set(false);
+                return Ok(());
+            }
+            // Nobody cuts what a cleaning has relied upon meanwhile, nor a log that is being closed.
+            let decided = self.world.borrow().sides[self.i].history.decided_limit;
+            if to < decided || self.is_ending.get() {
+                self.is_cutting.set(false);
+                continue;
+            }
             self.begin_cut(to);
-            let truncated = self.log.truncate_to(Offset(to), self.now()).await;
+            let truncated = self.log.truncate_to(lowered, self.now()).await;
             if self.settle(truncated)?.is_none() {
                 self.is_left.set(true);
                 return match self.log.failure().is_none() && !self.is_ending.get() {
@@ -34,7 +49,8 @@ impl Shared<'_> {
                 };
             }
             self.end_cut(to)?;
-            if !self.write_checkpoints().await? {
+            let floor = self.world.borrow().sides[self.i].history.start_floor;
+            if self.log.log_start_offset().0 < floor && !self.write_checkpoints().await? {
                 self.is_left.set(true);
                 return Ok(());
             }
@@ -44,7 +60,6 @@ impl Shared<'_> {
     }
 
     fn begin_cut(&self, to: i64) {
-        self.is_cutting.set(true);
         let mut world = self.world.borrow_mut();
         world.tell(|world| format!("{}: truncate to {to}", world.sides[self.i].topic));
         world.leader_epoch += 1;

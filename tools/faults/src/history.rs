@@ -127,9 +127,10 @@ impl History {
         self.decide();
     }
 
-    /// The log is about to be cut to `to`, a batch boundary. Returns what is cut off, and what was staged.
+    /// The log is about to be cut to `to`: a batch across it goes as a whole. Returns what is cut off, and what was
+    /// staged.
     pub fn begin_truncation(&mut self, to: i64) -> Vec<Batch> {
-        let at = self.batches.partition_point(|b| b.base() < to);
+        let at = self.batches.partition_point(|b| b.last() < to);
         let mut cut: Vec<Batch> = self.batches.drain(at..).collect();
         cut.append(&mut self.maybe);
         self.ghosts.extend(cut.iter().cloned());

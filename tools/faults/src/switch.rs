@@ -1,5 +1,5 @@
-//! Builds that are broken on purpose: each leaves out one kind of sync, as if the line that asks for it were
-//! missing. The simulation has to find out.
+//! Builds that are broken on purpose: each leaves out one kind of sync, or a step, as if the line that asks for it
+//! were missing. The simulation has to find out.
 
 use ringspun::storage::memory::Lie;
 
@@ -15,7 +15,7 @@ pub enum Phase {
     Other,
 }
 
-/// A sync that is left out.
+/// A sync, or a step, that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
     /// Of the segments, before the recovery point moves.
@@ -36,10 +36,12 @@ pub enum Switch {
     Checkpoint,
     /// Of the data directory, when the clean-shutdown mark was taken.
     CleanMark,
+    /// Of the checkpoints before the log is cut, all.
+    LoweredCheckpoint,
 }
 
 impl Switch {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Data,
         Self::Indexes,
         Self::TxnIndexes,
@@ -49,10 +51,12 @@ impl Switch {
         Self::CleanedSegment,
         Self::Checkpoint,
         Self::CleanMark,
+        Self::LoweredCheckpoint,
     ];
 
-    pub(crate) fn phase(self) -> Phase {
-        match self {
+    /// When the disk lies; `None` for a step, which whoever takes it leaves out.
+    pub(crate) fn phase(self) -> Option<Phase> {
+        Some(match self {
             Self::Data
             | Self::Indexes
             | Self::TxnIndexes
@@ -62,10 +66,11 @@ impl Switch {
             Self::CleanedSegment => Phase::Clean,
             Self::Checkpoint => Phase::Checkpoint,
             Self::CleanMark => Phase::Start,
-        }
+            Self::LoweredCheckpoint => return None,
+        })
     }
 
-    pub(crate) fn lie(self) -> Lie {
+    pub(crate) fn lie(self) -> Option<Lie> {
         let folder = |nth| Lie::Dirs {
             ends_with: "-0",
             nth,
@@ -74,7 +79,7 @@ impl Switch {
             ends_with: "data",
             nth: 0,
         };
-        match self {
+        Some(match self {
             Self::Data => Lie::Files(".log"),
             Self::Indexes => Lie::Files(".index"),
             Self::TxnIndexes => Lie::Files(".txnindex"),
@@ -84,6 +89,7 @@ impl Switch {
             Self::Metadata => Lie::Files("partition.metadata"),
             Self::CleanedSegment => Lie::Files(".cleaned"),
             Self::Checkpoint => Lie::Files(".tmp"),
-        }
+            Self::LoweredCheckpoint => return None,
+        })
     }
 }

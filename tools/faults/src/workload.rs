@@ -17,7 +17,7 @@ use ringspun::storage::{AppendError, AppendOrigin, Staged};
 use crate::check::check;
 use crate::history::{After, Batch, Fate, Record};
 use crate::reading::read;
-use crate::switch::Phase;
+use crate::switch::{Phase, Switch};
 use crate::world::{Stop, World, run};
 
 /// Producers of plain records, and of transactions.
@@ -638,7 +638,7 @@ impl World {
         }
     }
 
-    /// Where a log may be cut: right behind a batch that is there.
+    /// Where a log may be cut: right behind a batch that is there, or somewhere in the next one.
     pub fn cut_point(&mut self, i: usize) -> Option<i64> {
         let history = &self.sides[i].history;
         let least = history.start.max(history.decided_limit);
@@ -650,13 +650,17 @@ impl World {
                 && before.base() >= least
                 && before.last() + 1 == batch.base()
         });
-        let bounds: Vec<i64> = pairs.map(|pair| pair[1].base()).collect();
-        if bounds.is_empty() {
+        let next: Vec<(i64, i64)> = pairs.map(|pair| (pair[1].base(), pair[1].last())).collect();
+        if next.is_empty() {
             return None;
         }
         // Mostly a little, as a follower does.
-        let back = self.rng.usize(0..bounds.len().min(6));
-        Some(bounds[bounds.len() - 1 - back])
+        let back = self.rng.usize(0..next.len().min(6));
+        let (base, last) = next[next.len() - 1 - back];
+        match self.rng.u8(0..4) {
+            0 => Some(self.rng.i64(base..=last)),
+            _ => Some(base),
+        }
     }
 
     fn truncate(&mut self, i: usize) -> Result<(), Stop> {
@@ -664,10 +668,15 @@ impl World {
             return Ok(());
         };
         let log = self.sides[i].log();
+        let lowered = log.lower_recovery_point(Offset(to));
+        self.tell(|world| format!("{}: is to be cut to {to}", world.sides[i].topic));
+        if !self.leaves_out(Switch::LoweredCheckpoint) && !self.checkpoint()? {
+            return Ok(());
+        }
         self.tell(|world| format!("{}: truncate to {to}", world.sides[i].topic));
         self.leader_epoch += 1;
         self.sides[i].history.begin_truncation(to);
-        let truncated = run(log.truncate_to(Offset(to), Timestamp(self.now)));
+        let truncated = run(log.truncate_to(lowered, Timestamp(self.now)));
         if self.settle(truncated)?.is_some() {
             let history = &mut self.sides[i].history;
             let end = log.log_end_offset().0;
@@ -676,8 +685,8 @@ impl World {
             }
             history.end = end;
             history.is_truncating = false;
-            // Or segments that are written anew would be taken for flushed ones: nobody goes on without.
-            if !self.checkpoint()? {
+            // Where the log begins lower, what is appended would be taken for deleted: nobody goes on without.
+            if log.log_start_offset().0 < history.start_floor && !self.checkpoint()? {
                 self.disk.clear_fault();
                 return self.crash(Crash::Kill);
             }

@@ -193,9 +193,14 @@ impl World {
     /// What is done from now on, until it is left again. Returns what was done before.
     pub fn enter(&mut self, phase: Phase) -> Phase {
         let before = std::mem::replace(&mut self.phase, phase);
-        let lie = self.switch.filter(|switch| switch.phase() == phase);
-        self.disk.lie(lie.map(Switch::lie));
+        let lie = self.switch.filter(|switch| switch.phase() == Some(phase));
+        self.disk.lie(lie.and_then(Switch::lie));
         before
+    }
+
+    /// Whether this build leaves out that step.
+    pub fn leaves_out(&self, step: Switch) -> bool {
+        self.switch == Some(step)
     }
 
     /// An error that is to be expected is `None`.
