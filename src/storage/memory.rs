@@ -144,6 +144,8 @@ struct Shared {
     synced_names: RefCell<BTreeMap<PathBuf, Entry>>,
     /// Files that were renamed since their directory was synced, from and to.
     renames: RefCell<Vec<(PathBuf, PathBuf)>>,
+    /// Directories that were renamed since one that either name is in was synced, in order.
+    dir_renames: RefCell<Vec<(PathBuf, PathBuf)>>,
     /// Files that were removed since then, in order.
     removals: RefCell<Vec<PathBuf>>,
     calls: Cell<u64>,
@@ -278,6 +280,25 @@ fn apply(bytes: &mut Vec<u8>, position: u64, data: &[u8]) {
         bytes.resize(end, 0);
     }
     bytes[start..end].copy_from_slice(data);
+}
+
+/// What is in the directory `from`, and that itself, is called `to` from now on.
+fn move_names(names: &mut BTreeMap<PathBuf, Entry>, from: &Path, to: &Path) {
+    let inside = names.keys().filter(|path| path.starts_with(from));
+    for path in inside.cloned().collect::<Vec<_>>() {
+        if let Some(entry) = names.remove(&path) {
+            names.insert(moved(&path, from, to), entry);
+        }
+    }
+}
+
+/// `path` once `from` is called `to`.
+fn moved(path: &Path, from: &Path, to: &Path) -> PathBuf {
+    match path.strip_prefix(from) {
+        Ok(rest) if rest.as_os_str().is_empty() => to.to_path_buf(),
+        Ok(rest) => to.join(rest),
+        Err(_) => path.to_path_buf(),
+    }
 }
 
 impl MemoryDisk {
@@ -425,22 +446,23 @@ impl MemoryDisk {
 
     fn rename_now(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut names = self.shared.names.borrow_mut();
-        let entry = names.remove(from).ok_or_else(|| not_found(from))?;
-        if matches!(entry, Entry::File(_)) {
-            let rename = (from.to_path_buf(), to.to_path_buf());
-            self.shared.renames.borrow_mut().push(rename);
-        }
-        let inside: Vec<PathBuf> = names
-            .keys()
-            .filter(|path| path.starts_with(from))
-            .cloned()
-            .collect();
-        for path in inside {
-            if let (Some(entry), Ok(rest)) = (names.remove(&path), path.strip_prefix(from)) {
-                names.insert(to.join(rest), entry);
+        let rename = (from.to_path_buf(), to.to_path_buf());
+        let mut renames = self.shared.renames.borrow_mut();
+        match names.get(from) {
+            None => return Err(not_found(from)),
+            Some(Entry::File(_)) => renames.push(rename),
+            Some(Entry::Dir) => {
+                for (old, new) in renames.iter_mut() {
+                    *old = moved(old, from, to);
+                    *new = moved(new, from, to);
+                }
+                for removed in self.shared.removals.borrow_mut().iter_mut() {
+                    *removed = moved(removed, from, to);
+                }
+                self.shared.dir_renames.borrow_mut().push(rename);
             }
         }
-        names.insert(to.to_path_buf(), entry);
+        move_names(&mut names, from, to);
         Ok(())
     }
 
@@ -729,6 +751,14 @@ impl Disk for MemoryDisk {
         }
         let names = self.shared.names.borrow();
         let mut synced = self.shared.synced_names.borrow_mut();
+        let mut dir_renames = self.shared.dir_renames.borrow_mut();
+        // Those before are in the same journal.
+        let last = dir_renames.iter().rposition(|(from, to)| {
+            from.parent() == Some(dir) || to.parent() == Some(dir) || dir.starts_with(to)
+        });
+        for (from, to) in dir_renames.drain(..last.map_or(0, |last| last + 1)) {
+            move_names(&mut synced, &from, &to);
+        }
         synced.retain(|path, _| path.parent() != Some(dir));
         let of_dir = |path: &PathBuf| path.parent() == Some(dir);
         let mut renames = self.shared.renames.borrow_mut();

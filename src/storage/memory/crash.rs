@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::{Change, Content, Crash, Entry, Inode, MemoryDisk, apply};
+use super::{Change, Content, Crash, Entry, Inode, MemoryDisk, apply, move_names, moved};
 
 /// The piece of a write that reaches the device whole or not at all.
 pub(super) const BLOCK_BYTES: usize = 512;
@@ -32,6 +32,7 @@ impl MemoryDisk {
         *after.shared.names.borrow_mut() = copy(&self.shared.names.borrow());
         *after.shared.synced_names.borrow_mut() = copy(&self.shared.synced_names.borrow());
         *after.shared.renames.borrow_mut() = self.shared.renames.borrow().clone();
+        *after.shared.dir_renames.borrow_mut() = self.shared.dir_renames.borrow().clone();
         *after.shared.removals.borrow_mut() = self.shared.removals.borrow().clone();
         after
     }
@@ -39,12 +40,31 @@ impl MemoryDisk {
     fn without_power(&self, mut rng: fastrand::Rng) -> MemoryDisk {
         let after = MemoryDisk::default();
         after.shared.now.set(self.shared.now.get());
-        let live = self.shared.names.borrow();
-        let synced = self.shared.synced_names.borrow();
+        let mut live = self.shared.names.borrow().clone();
+        let mut synced = self.shared.synced_names.borrow().clone();
+        let mut renames = self.shared.renames.borrow().clone();
+        let mut removals = self.shared.removals.borrow().clone();
+        // So many directories have their new names, with all that is in them.
+        let dir_renames = self.shared.dir_renames.borrow();
+        let happened = match dir_renames.len() {
+            0 => 0,
+            all => rng.usize(0..=all),
+        };
+        for (from, to) in &dir_renames[..happened] {
+            move_names(&mut synced, from, to);
+        }
+        let undone = &dir_renames[happened..];
+        for (from, to) in undone.iter().rev() {
+            let back = |path: &Path| moved(path, to, from);
+            move_names(&mut live, to, from);
+            renames
+                .iter_mut()
+                .for_each(|(old, new)| (*old, *new) = (back(old), back(new)));
+            removals.iter_mut().for_each(|path| *path = back(path));
+        }
         let mut names: BTreeMap<PathBuf, Entry> = BTreeMap::new();
-        let mut renamed = related(&self.shared.renames.borrow());
+        let mut renamed = related(&renames);
         // So many removals have happened: a journal keeps their order.
-        let removals = self.shared.removals.borrow();
         let removed = rng.usize(0..=removals.len());
         let mut paths: Vec<&PathBuf> = live.keys().chain(synced.keys()).collect();
         paths.sort();
@@ -53,7 +73,10 @@ impl MemoryDisk {
             // A rename has happened for both names or for neither: file systems with a journal
             // keep them together.
             let coin = rng.bool();
+            // What was removed from a directory after it got a name that it does not have was not.
+            let is_back = undone.iter().any(|(from, _)| path.starts_with(from));
             let is_new = match renamed.iter_mut().find(|(of, _)| of.contains(path)) {
+                _ if is_back && !live.contains_key(path) => false,
                 Some((_, fate)) => *fate.get_or_insert(coin),
                 None => match removals.iter().position(|of| of == path) {
                     Some(at) if !live.contains_key(path) => at < removed,

@@ -236,3 +236,27 @@ fn a_log_whose_truncation_is_dropped_half_way_is_offline() {
     let read = run(log.read(Offset(0), 100, Offset(10), true));
     assert!(matches!(read, Err(LogError::Offline(_))), "{read:?}");
 }
+
+#[test]
+fn a_power_cut_leaves_a_folder_with_all_that_is_in_it_by_one_of_its_names() {
+    for seed in 0..40 {
+        let (disk, data) = memory();
+        let log = create(&disk, &data, &settings());
+        append(&log, batch(0, 1, NOW.0));
+        run(log.flush()).unwrap();
+        let (from, to) = (data.join("topic-0"), data.join("other-0"));
+        let names = |disk: &MemoryDisk| {
+            let files = disk.files().into_iter();
+            let dirs = files.filter_map(|(path, _)| path.parent().map(Path::to_path_buf));
+            let of = |dir: &Path| dirs.clone().filter(|is| *is == *dir).count();
+            (of(&from), of(&to))
+        };
+        let (all, _) = names(&disk);
+        run(disk.rename(&from, &to)).unwrap();
+        let found = names(&disk.crash(Crash::Power { seed }));
+        assert!([(all, 0), (0, all)].contains(&found), "{found:?}");
+        run(disk.sync_dir(&data)).unwrap();
+        let found = names(&disk.crash(Crash::Power { seed }));
+        assert_eq!(found, (0, all));
+    }
+}
