@@ -362,7 +362,8 @@ impl<D: Disk> Log<D> {
     }
 
     /// Empties the log; it goes on at the offset that the recovery point was [lowered](Self::lower_recovery_point) for.
-    /// What is staged is dropped. The checkpoints have to be on the device.
+    /// What is staged is dropped, and what was there does not come back in a power cut. The checkpoints have to be on the
+    /// device.
     pub async fn truncate_fully_and_start_at(
         &self,
         lowered: Lowered<'_, D>,
@@ -405,7 +406,16 @@ impl<D: Disk> Log<D> {
         }
         // A stop leaves one where no segment begins.
         self.remove_snapshots(now).await?;
+        {
+            // Where it has the name of one that is gone, a reader may have opened that, and left it here.
+            let mut state = self.state.borrow_mut();
+            state.generation += 1;
+            state.active_mut().close_files();
+        }
         self.open_active().await?;
+        // A power cut must not bring back what was there: its leader epochs are forgotten.
+        let dir = self.dir();
+        self.sync_dir(&dir).await?;
         self.write_epochs().await
     }
 }

@@ -238,6 +238,32 @@ fn a_log_whose_truncation_is_dropped_half_way_is_offline() {
 }
 
 #[test]
+fn what_is_appended_to_a_log_that_was_emptied_beside_readers_is_in_its_files() {
+    for seed in 0..60 {
+        let (disk, data) = memory();
+        let log = log_of_forty(&disk, &data);
+        run(log.flush()).unwrap();
+        run(log.close_files());
+        disk.pause(Some(seed));
+        // They begin when the log is being emptied, and may open what is about to go.
+        let read = async {
+            for _ in 0..30 {
+                let _ = log.read(Offset(0), 300, Offset(40), true).await;
+                futures_lite::future::yield_now().await;
+            }
+        };
+        let lowered = log.lower_recovery_point(Offset(0));
+        let (emptied, ()) = beside(log.truncate_fully_and_start_at(lowered, NOW), read);
+        emptied.unwrap();
+        disk.pause(None);
+        append(&log, batch(2, 1, NOW.0));
+        let image = disk.crash(Crash::Kill);
+        let (log, _) = open(&image, &data, &settings(), options(false));
+        assert_eq!(log.log_end_offset(), Offset(1), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_power_cut_leaves_a_folder_with_all_that_is_in_it_by_one_of_its_names() {
     for seed in 0..40 {
         let (disk, data) = memory();
