@@ -163,10 +163,12 @@ pub(super) struct State<F> {
     /// Counts removals of segments and bytes, at either end, and their replacement: what was looked up before
     /// one is void.
     pub(super) generation: u64,
-    /// Counts those at the end.
+    /// Counts those at the end, and new names of the folder.
     pub(super) truncations: u64,
     /// The log is being cut: what is known of its last segment is not what the files hold.
     pub(super) is_cutting: bool,
+    /// The folder gets another name: where its files are is not what is known.
+    pub(super) is_renaming: bool,
     /// Names in the folder are not yet on the device.
     pub(super) dir_dirty: bool,
     /// A flush under way is going to sync them.
@@ -367,6 +369,7 @@ impl<D: Disk> Log<D> {
             generation: 0,
             truncations: 0,
             is_cutting: false,
+            is_renaming: false,
             dir_dirty: false,
             dir_syncing: false,
             unsynced_removals: 0,
@@ -408,14 +411,14 @@ impl<D: Disk> Log<D> {
         self.settings.borrow().clone()
     }
 
-    /// Which segments there are, by a number that changes with them. Waits while the log is being cut: its files are not
-    /// what is known of them.
+    /// Which segments there are, by a number that changes with them and with the folder's name. Waits while the log is
+    /// being cut, or gets another name: its files are not what is known of them.
     pub(super) async fn generation(&self) -> Result<u64, LogError> {
         loop {
             {
                 let state = self.state.borrow();
                 state.check()?;
-                if !state.is_cutting {
+                if !state.is_cutting && !state.is_renaming {
                     return Ok(state.generation);
                 }
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::disk::{Disk, LogFile, OpenMode};
 use super::epoch_cache::LEADER_EPOCH_CHECKPOINT;
 use super::error::{Failure, LogError, Operation};
-use super::log::{Log, Mark, RollPlan, State, plan_roll};
+use super::log::{Abandoned, Log, Mark, RollPlan, State, plan_roll};
 use super::names::{FileKind, PARTITION_METADATA};
 use super::segment::{Identity, Segment};
 use crate::base::settings::LogSettings;
@@ -679,18 +679,31 @@ impl<D: Disk> Log<D> {
         files
     }
 
-    /// Gives the folder another name, under which the log goes on; it survives a power cut.
+    /// Gives the folder another name, under which the log goes on; it survives a power cut. Who reads meanwhile waits for
+    /// the end, and a pass of the cleaner is aborted. One that is dropped while the disk is asked for the name takes the
+    /// log offline.
     pub async fn rename_folder(&self, to: &Path) -> Result<(), LogError> {
         let _segments = self.segments_gate.enter().await;
         let _prepare = self.prepare_gate.enter().await;
         let _flush = self.flush_gate.enter().await;
         let _gate = self.gate.enter().await;
-        self.state.borrow().check()?;
+        {
+            // Paths that were made before are void.
+            let mut state = self.state.borrow_mut();
+            state.check()?;
+            state.generation += 1;
+            state.truncations += 1;
+            state.is_renaming = true;
+        }
         let from = self.dir();
-        if let Err(error) = self.disk.rename(&from, to).await {
+        let abandoned = Abandoned { log: self };
+        let renamed = self.disk.rename(&from, to).await;
+        std::mem::forget(abandoned);
+        if let Err(error) = renamed {
             return Err(self.fail(Operation::Rename, &from, error));
         }
         self.set_dir(Arc::from(to));
+        self.state.borrow_mut().is_renaming = false;
         match to.parent() {
             Some(parent) => self.sync_dir(parent).await,
             None => Ok(()),

@@ -264,6 +264,28 @@ fn what_is_appended_to_a_log_that_was_emptied_beside_readers_is_in_its_files() {
 }
 
 #[test]
+fn who_reads_a_log_whose_folder_gets_another_name_finds_its_files() {
+    for seed in 0..60 {
+        let (disk, data) = memory();
+        let log = log_of_forty(&disk, &data);
+        run(log.flush()).unwrap();
+        run(log.close_files());
+        disk.pause(Some(seed));
+        let read = async {
+            for from in 0..30 {
+                log.close_files().await;
+                log.read(Offset(from), 300, Offset(40), true).await?;
+            }
+            Ok::<(), LogError>(())
+        };
+        let to = data.join("other-0");
+        let (renamed, read) = beside(log.rename_folder(&to), read);
+        renamed.unwrap();
+        read.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+#[test]
 fn a_power_cut_leaves_a_folder_with_all_that_is_in_it_by_one_of_its_names() {
     for seed in 0..40 {
         let (disk, data) = memory();
