@@ -712,15 +712,16 @@ impl<D: Disk> Log<D> {
 
     /// Renames the folder of a deleted partition (see
     /// [`deleted_folder_name`](super::names::deleted_folder_name)); the name survives a power cut. The log
-    /// is closed; reads under way finish. The folder is then removed with
+    /// is closed; reads under way end so, and what was read stays readable. The folder is then removed with
     /// [`Disk::remove_dir_all`], after `file.delete.delay.ms`.
     pub async fn rename_deleted(&self, to: &Path) -> Result<(), LogError> {
         let _segments = self.segments_gate.enter().await;
         let _prepare = self.prepare_gate.enter().await;
         let _flush = self.flush_gate.enter().await;
         let _gate = self.gate.enter().await;
-        // A log that is offline is deleted like any other.
+        // A log that is offline is deleted like any other. Who looks for a file by its old name is told that it is closed.
         let files = self.mark_closed();
+        self.state.borrow_mut().generation += 1;
         let from = self.dir();
         if let Err(error) = self.disk.rename(&from, to).await {
             return Err(self.fail(Operation::Rename, &from, error));

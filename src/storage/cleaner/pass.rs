@@ -189,6 +189,7 @@ impl<D: Disk> Log<D> {
     ) -> Result<(), CleanError> {
         let _segments = self.segments_gate.enter().await;
         let _gate = self.prepare_gate.enter().await;
+        self.state.borrow().check()?;
         if self.state.borrow().truncations != truncations {
             // It would tell of producers behind the end.
             return Err(CleanError::Aborted);
