@@ -46,6 +46,8 @@ pub struct Shared<'a> {
     pub is_ending: Rc<Cell<bool>>,
     /// The process has come to the end of an orderly stop.
     pub has_stopped: Cell<bool>,
+    /// The log was deleted.
+    pub is_deleted: Cell<bool>,
 }
 
 impl World {
@@ -70,6 +72,7 @@ impl World {
             is_left: Cell::default(),
             is_ending: Rc::default(),
             has_stopped: Cell::default(),
+            is_deleted: Cell::default(),
         };
         let mut tasks: Vec<Task<'_>> = vec![
             Box::pin(shared.append(rng.fork())),
@@ -91,7 +94,12 @@ impl World {
             tasks.push(Box::pin(shared.truncate(rng.fork())));
         }
         if rng.u8(0..4) == 0 {
-            tasks.push(Box::pin(shared.stop(rng.fork())));
+            tasks.push(Box::pin(shared.rename(rng.fork())));
+        }
+        match rng.u8(0..12) {
+            0..3 => tasks.push(Box::pin(shared.stop(rng.fork()))),
+            3 => tasks.push(Box::pin(shared.delete(rng.fork()))),
+            _ => {}
         }
         let mut context = Context::from_waker(Waker::noop());
         let mut polls = 0;
@@ -114,6 +122,7 @@ impl World {
             }
         }
         let has_stopped = shared.has_stopped.get();
+        let is_deleted = shared.is_deleted.get();
         let is_killed = !tasks.is_empty() && !has_stopped;
         drop(tasks);
         let is_behind = shared.is_cutting.get();
@@ -140,6 +149,9 @@ impl World {
         if is_killed {
             let crash = world.any_crash();
             return world.crash(crash);
+        }
+        if is_deleted {
+            return world.go_on_without(i);
         }
         if is_behind && !world.sides[i].is_offline() {
             // Where the log begins lower, what is appended would be taken for deleted: nobody goes on without.
@@ -207,9 +219,9 @@ impl Shared<'_> {
             let written = self.log.write_staged(self.now()).await;
             let mut world = self.world.borrow_mut();
             world.tell_written(self.i);
-            if world.settle(written)?.is_some() {
-                world.sides[self.i].history.acknowledge();
-                drop(world);
+            drop(world);
+            if self.settle(written)?.is_some() {
+                self.world.borrow_mut().sides[self.i].history.acknowledge();
                 self.log.on_high_watermark(self.high_watermark());
             }
         }

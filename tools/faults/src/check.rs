@@ -58,7 +58,8 @@ fn bounds(log: &TestLog, history: &History, after: After) -> Outcome {
     let (start, end) = (log.log_start_offset().0, log.log_end_offset().0);
     // Retention took all below the cut while the log was being cut: it is emptied, and a crash in the middle leaves
     // nothing, or what retention had left. Below where the log ever began nobody is owed anything.
-    let may_be_emptied = history.is_truncating && history.end <= history.start_ever;
+    let may_be_emptied =
+        history.is_truncating && (history.is_emptying || history.end <= history.start_ever);
     ensure!(
         end >= history.flushed || may_be_emptied,
         "ends at {end}, flushed to {}",
@@ -231,6 +232,7 @@ fn adopt(found: &[Found], log: &TestLog, history: &mut History, after: After) {
         0
     };
     let was_start = history.start;
+    let is_emptying = history.is_emptying;
     let mut all = std::mem::take(&mut history.batches);
     let acknowledged = all.len();
     all.append(&mut history.maybe);
@@ -256,7 +258,8 @@ fn adopt(found: &[Found], log: &TestLog, history: &mut History, after: After) {
             continue;
         }
         if !is_found(&batch) {
-            let is_acknowledged = i < acknowledged;
+            // Of a log that was being emptied, what was cleaned away is still what its producers wrote.
+            let is_acknowledged = i < acknowledged || is_emptying;
             let below = batch.last() < start || batch.last() < cleaned;
             batch.is_gone |= is_acknowledged && !below && batch.last() < was_start;
             if !is_acknowledged || !below && !batch.is_gone {
@@ -273,6 +276,7 @@ fn adopt(found: &[Found], log: &TestLog, history: &mut History, after: After) {
     history.end = end;
     history.flushed = history.flushed.min(end);
     history.is_truncating = false;
+    history.is_emptying = false;
     history.cleaned_limit = history.cleaned_limit.min(end);
     history.decide();
 }

@@ -22,25 +22,38 @@ impl Shared<'_> {
             if self.is_ending.get() || self.log.failure().is_some() {
                 return Ok(());
             }
-            let Some(to) = self.world.borrow_mut().cut_point(self.i) else {
-                continue;
+            let empties = rng.u8(0..3) == 0;
+            let (step, to) = {
+                let mut world = self.world.borrow_mut();
+                match empties {
+                    true => {
+                        let at = world.new_start(self.i);
+                        (Switch::EmptiedCheckpoint, Some(at))
+                    }
+                    false => (Switch::LoweredCheckpoint, world.cut_point(self.i)),
+                }
             };
+            let Some(to) = to else { continue };
             self.is_cutting.set(true);
             let lowered = self.log.lower_recovery_point(Offset(to));
-            self.tell(|_| format!("is to be cut to {to}"));
-            let is_left_out = self.world.borrow().leaves_out(Switch::LoweredCheckpoint);
+            self.tell(|_| format!("is to be cut to {to}, or emptied: {empties}"));
+            let is_left_out = self.world.borrow().leaves_out(step);
             if !is_left_out && !self.write_checkpoints().await? {
                 self.is_cutting.set(false);
                 return Ok(());
             }
             // Nobody cuts what a cleaning has relied upon meanwhile, nor a log that is being closed.
             let decided = self.world.borrow().sides[self.i].history.decided_limit;
-            if to < decided || self.is_ending.get() {
+            if to < decided && !empties || self.is_ending.get() {
                 self.is_cutting.set(false);
                 continue;
             }
-            self.begin_cut(to);
-            let truncated = self.log.truncate_to(lowered, self.now()).await;
+            self.begin_cut(to, empties);
+            let now = self.now();
+            let truncated = match empties {
+                true => self.log.truncate_fully_and_start_at(lowered, now).await,
+                false => self.log.truncate_to(lowered, now).await,
+            };
             if self.settle(truncated)?.is_none() {
                 self.is_left.set(true);
                 return match self.log.failure().is_none() && !self.is_ending.get() {
@@ -48,7 +61,7 @@ impl Shared<'_> {
                     false => Ok(()),
                 };
             }
-            self.end_cut(to)?;
+            self.end_cut(to, empties)?;
             let floor = self.world.borrow().sides[self.i].history.start_floor;
             if self.log.log_start_offset().0 < floor && !self.write_checkpoints().await? {
                 self.is_left.set(true);
@@ -59,32 +72,42 @@ impl Shared<'_> {
         Ok(())
     }
 
-    fn begin_cut(&self, to: i64) {
+    fn begin_cut(&self, to: i64, empties: bool) {
         let mut world = self.world.borrow_mut();
         world.tell(|world| format!("{}: truncate to {to}", world.sides[self.i].topic));
         world.leader_epoch += 1;
-        let batches = world.sides[self.i].history.begin_truncation(to);
+        let history = &mut world.sides[self.i].history;
+        let batches = match empties {
+            true => history.begin_emptying(to),
+            false => history.begin_truncation(to),
+        };
         self.cuts.borrow_mut().push(Cut {
-            to,
+            // A batch across the cut goes as a whole.
+            to: if empties { i64::MIN } else { history.end },
             batches,
             has_ended: false,
         });
     }
 
-    fn end_cut(&self, to: i64) -> Result<(), Stop> {
+    fn end_cut(&self, to: i64, empties: bool) -> Result<(), Stop> {
         let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
         let mut world = self.world.borrow_mut();
         world.tell(|_| format!("truncated to {to}: {start} to {end}"));
         let history = &mut world.sides[self.i].history;
-        if end.0 > to || end.0 < history.end || start > end {
+        if end.0 > to || end.0 < history.end || start > end || empties && start.0 != to {
             return Err(Stop::Bug(format!(
                 "truncated to {to}, goes from {start} to {end}"
             )));
         }
-        history.end = end.0;
-        history.flushed = history.flushed.min(end.0);
-        history.is_truncating = false;
-        history.start_at(start.0);
+        match empties {
+            true => history.end_emptying(to),
+            false => {
+                history.end = end.0;
+                history.flushed = history.flushed.min(end.0);
+                history.is_truncating = false;
+                history.start_at(start.0);
+            }
+        }
         for cut in self.cuts.borrow_mut().iter_mut() {
             cut.has_ended = true;
         }

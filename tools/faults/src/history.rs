@@ -81,6 +81,8 @@ pub struct History {
     pub ghosts: Vec<Batch>,
     /// A truncation has not come to its end.
     pub is_truncating: bool,
+    /// It is one that empties the log: what came before may be there in part.
+    pub is_emptying: bool,
     pub start: i64,
     /// The highest start that readers were ever told.
     pub start_ever: i64,
@@ -141,6 +143,34 @@ impl History {
         self.is_truncating = true;
         self.decide();
         cut
+    }
+
+    /// The log is about to be emptied, and to begin at `at`. Returns what goes.
+    pub fn begin_emptying(&mut self, at: i64) -> Vec<Batch> {
+        let mut gone = std::mem::take(&mut self.batches);
+        gone.append(&mut self.maybe);
+        self.ghosts.extend(gone.iter().cloned());
+        self.end = at;
+        self.flushed = self.flushed.min(at);
+        self.start_at(at);
+        self.is_truncating = true;
+        self.is_emptying = true;
+        gone
+    }
+
+    /// It begins at `at`, and nothing of what was there comes back.
+    pub fn end_emptying(&mut self, at: i64) {
+        self.end = at;
+        self.start_at(at);
+        if self.has_metadata {
+            self.flushed = at;
+        }
+        self.ghosts.clear();
+        self.is_truncating = false;
+        self.is_emptying = false;
+        self.cleaned_limit = self.cleaned_limit.min(at);
+        self.decided_limit = at;
+        self.decide();
     }
 
     /// All below `offset` survives a power cut. `is_all`: so do the cuts.

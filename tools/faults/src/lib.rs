@@ -11,6 +11,7 @@
 //! beside    the same, all at once
 //! readers   who reads and searches meanwhile
 //! ending    how a log is cut and the process stops meanwhile
+//! folder    how a log gets another name, or goes
 //! history   what a log was told to hold
 //! check     holds a log against its history
 //! switch    syncs that are left out on purpose, to show that it is noticed
@@ -19,6 +20,7 @@
 mod beside;
 mod check;
 mod ending;
+mod folder;
 mod history;
 mod readers;
 mod reading;

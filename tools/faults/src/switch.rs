@@ -11,6 +11,8 @@ pub enum Phase {
     Flush,
     Clean,
     Checkpoint,
+    Delete,
+    Rename,
     Stop,
     Other,
 }
@@ -38,10 +40,18 @@ pub enum Switch {
     CleanMark,
     /// Of the checkpoints before the log is cut, all.
     LoweredCheckpoint,
+    /// Of the checkpoints before the log is emptied, all.
+    EmptiedCheckpoint,
+    /// Of the data directory, when the folder of a log has its name as a deleted one.
+    DeletedName,
+    /// Of the checkpoints before a log gets the name of a deleted one, all.
+    DeletedCheckpoint,
+    /// Of the data directory, when the folder of a log has another name.
+    RenamedFolder,
 }
 
 impl Switch {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Data,
         Self::Indexes,
         Self::TxnIndexes,
@@ -52,6 +62,10 @@ impl Switch {
         Self::Checkpoint,
         Self::CleanMark,
         Self::LoweredCheckpoint,
+        Self::EmptiedCheckpoint,
+        Self::DeletedName,
+        Self::DeletedCheckpoint,
+        Self::RenamedFolder,
     ];
 
     /// When the disk lies; `None` for a step, which whoever takes it leaves out.
@@ -66,7 +80,11 @@ impl Switch {
             Self::CleanedSegment => Phase::Clean,
             Self::Checkpoint => Phase::Checkpoint,
             Self::CleanMark => Phase::Start,
-            Self::LoweredCheckpoint => return None,
+            Self::DeletedName => Phase::Delete,
+            Self::RenamedFolder => Phase::Rename,
+            Self::LoweredCheckpoint | Self::EmptiedCheckpoint | Self::DeletedCheckpoint => {
+                return None;
+            }
         })
     }
 
@@ -84,12 +102,14 @@ impl Switch {
             Self::Indexes => Lie::Files(".index"),
             Self::TxnIndexes => Lie::Files(".txnindex"),
             Self::FolderAfterRoll => folder(0),
-            Self::CleanMark => data_dir,
+            Self::CleanMark | Self::DeletedName | Self::RenamedFolder => data_dir,
             Self::Epochs => Lie::Files("leader-epoch-checkpoint.tmp"),
             Self::Metadata => Lie::Files("partition.metadata"),
             Self::CleanedSegment => Lie::Files(".cleaned"),
             Self::Checkpoint => Lie::Files(".tmp"),
-            Self::LoweredCheckpoint => return None,
+            Self::LoweredCheckpoint | Self::EmptiedCheckpoint | Self::DeletedCheckpoint => {
+                return None;
+            }
         })
     }
 }

@@ -117,7 +117,7 @@ impl World {
             1 if self.rng.bool() => self.set_fault(),
             _ => {}
         }
-        match self.rng.u8(0..27) {
+        match self.rng.u8(0..30) {
             0..7 => self.append(i),
             7 => self.end_txn(i),
             8..11 => self.flush(i, true),
@@ -133,7 +133,10 @@ impl World {
             21 => self.look(i),
             22 => self.peek(i),
             23..26 => self.beside(i),
-            _ => self.restart(),
+            26 => self.restart(),
+            27 => self.empty(i),
+            28 => self.rename(i),
+            _ => self.delete(i),
         }
     }
 
@@ -288,6 +291,7 @@ impl World {
             }
         }
         let mut records = Vec::new();
+        let mut noise = self.noise(i);
         for _ in 0..count {
             self.next_value += 1;
             let value = match self.rng.u8(0..5) {
@@ -305,7 +309,7 @@ impl World {
                 Timestamp(record.timestamp),
                 Some(format!("k{}", record.key).as_bytes()),
                 value.as_ref().map(String::as_bytes),
-                &[],
+                &[(&b"noise"[..], noise.take().as_deref())],
             );
             records.push(record);
         }
@@ -321,6 +325,19 @@ impl World {
             self.send_again(i)?;
         }
         Ok(())
+    }
+
+    /// What makes a batch so large that its middle may be torn from both ends, now and then.
+    fn noise(&mut self, i: usize) -> Option<Vec<u8>> {
+        let room = self.sides[i].settings.segment_bytes.saturating_sub(350);
+        match self.rng.u8(0..12) {
+            0 => Some(
+                (0..self.rng.u32(0..=room))
+                    .map(|_| self.rng.u8(..))
+                    .collect(),
+            ),
+            _ => None,
+        }
     }
 
     fn send_again(&mut self, i: usize) -> Result<(), Stop> {
@@ -668,6 +685,14 @@ impl World {
             return Ok(());
         };
         let log = self.sides[i].log();
+        // What is cut is trusted, as it would be by the next start.
+        let is_trusted = self.rng.bool();
+        if is_trusted {
+            self.flush(i, true)?;
+            if log.failure().is_some() || !self.checkpoint()? {
+                return Ok(());
+            }
+        }
         let lowered = log.lower_recovery_point(Offset(to));
         self.tell(|world| format!("{}: is to be cut to {to}", world.sides[i].topic));
         if !self.leaves_out(Switch::LoweredCheckpoint) && !self.checkpoint()? {
@@ -687,6 +712,51 @@ impl World {
             history.is_truncating = false;
             // Where the log begins lower, what is appended would be taken for deleted: nobody goes on without.
             if log.log_start_offset().0 < history.start_floor && !self.checkpoint()? {
+                self.disk.clear_fault();
+                return self.crash(Crash::Kill);
+            }
+            if is_trusted && !self.is_faulty && self.rng.bool() {
+                for _ in 0..self.rng.u8(1..4) {
+                    self.append(i)?;
+                }
+                let seed = self.rng.u64(..);
+                return self.crash(Crash::Power { seed });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a log may begin that is emptied: mostly behind all, as that of a follower whose leader has no more.
+    pub fn new_start(&mut self, i: usize) -> i64 {
+        let (start, end) = (self.sides[i].history.start, self.sides[i].history.end);
+        match self.rng.u8(0..4) {
+            0 => self.rng.i64(0..=start),
+            1 => self.rng.i64(start..=end),
+            _ => end + self.rng.i64(0..10),
+        }
+    }
+
+    fn empty(&mut self, i: usize) -> Result<(), Stop> {
+        let at = self.new_start(i);
+        let log = self.sides[i].log();
+        let lowered = log.lower_recovery_point(Offset(at));
+        self.tell(|world| format!("{}: is to be emptied", world.sides[i].topic));
+        if !self.leaves_out(Switch::EmptiedCheckpoint) && !self.checkpoint()? {
+            return Ok(());
+        }
+        self.tell(|world| format!("{}: empty, go on at {at}", world.sides[i].topic));
+        self.leader_epoch += 1;
+        self.sides[i].history.begin_emptying(at);
+        let emptied = run(log.truncate_fully_and_start_at(lowered, Timestamp(self.now)));
+        if self.settle(emptied)?.is_some() {
+            let (start, end) = (log.log_start_offset().0, log.log_end_offset().0);
+            if (start, end) != (at, at) {
+                let what = format!("emptied to begin at {at}, goes from {start} to {end}");
+                return Err(Stop::Bug(what));
+            }
+            let history = &mut self.sides[i].history;
+            history.end_emptying(at);
+            if at < history.start_floor && !self.checkpoint()? {
                 self.disk.clear_fault();
                 return self.crash(Crash::Kill);
             }

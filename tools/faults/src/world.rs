@@ -13,7 +13,7 @@ use ringspun::storage::checkpoint::{
     CLEANER_OFFSET_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, RECOVERY_POINT_CHECKPOINT,
     decode_offsets,
 };
-use ringspun::storage::log_dir::{self, DataDir};
+use ringspun::storage::log_dir::{self, DataDir, FoundPartition};
 use ringspun::storage::memory::{Call, Crash, Fault};
 use ringspun::storage::{
     DirectLimits, Disk, Log, LogDisk, LogError, MemoryDisk, OpenOptions, OpenReport,
@@ -68,9 +68,23 @@ impl From<String> for Stop {
     }
 }
 
+/// What the next start may find of a log's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It has this name: the first or the second.
+    At(usize),
+    /// It is given the other one.
+    From(usize),
+    /// It is deleted: all of the log is there, or nothing.
+    Deleting,
+    /// It is gone, and does not come back.
+    Deleted,
+}
+
 /// One log with its history.
 pub struct Side {
     pub topic: &'static str,
+    pub place: Place,
     pub settings: LogSettings,
     /// `None` while the process is down.
     pub log: Option<Rc<TestLog>>,
@@ -94,8 +108,43 @@ impl Side {
         }
     }
 
-    pub fn dir(&self) -> PathBuf {
-        Path::new(DATA).join(format!("{}-0", self.topic))
+    /// The names that the folder has in turns.
+    pub fn dirs(&self) -> [PathBuf; 2] {
+        let names = [
+            format!("{}-0", self.topic),
+            format!("{}.moved-0", self.topic),
+        ];
+        names.map(|name| Path::new(DATA).join(name))
+    }
+
+    /// Takes note of where the log was `found`; false if it is to be made.
+    fn find(&mut self, found: &[&FoundPartition]) -> Result<bool, String> {
+        let dirs = self.dirs();
+        let place = match found {
+            [] => None,
+            [it] => dirs.iter().position(|dir| *dir == it.dir),
+            _ => return Err(format!("{} has two folders: {found:?}", self.topic)),
+        };
+        let was = self.place;
+        match (was, place) {
+            (Place::At(expected), Some(place)) if place != expected => Err(format!(
+                "{} was given the name {:?} and is found at {:?}",
+                self.topic, dirs[expected], dirs[place]
+            )),
+            (Place::Deleted, Some(_)) => Err(format!("{} is back though deleted", self.topic)),
+            (_, Some(place)) => {
+                self.place = Place::At(place);
+                Ok(true)
+            }
+            (Place::Deleting | Place::Deleted, None) => {
+                self.place = Place::Deleted;
+                Ok(false)
+            }
+            (Place::At(_) | Place::From(_), None) => {
+                self.place = Place::At(0);
+                Ok(false)
+            }
+        }
     }
 }
 
@@ -156,6 +205,7 @@ impl World {
             let settings = settings(rng);
             Side {
                 topic,
+                place: Place::At(0),
                 log: None,
                 history: History {
                     is_compacted: settings.cleanup_policy.compact,
@@ -252,7 +302,11 @@ impl World {
                 allocation: None,
                 now: Timestamp(self.now),
             };
-            let folder = found.partitions.iter().find(|p| p.topic == topic);
+            let dirs = self.sides[i].dirs();
+            let folders = found.partitions.iter().filter(|p| dirs.contains(&p.dir));
+            let folders: Vec<&FoundPartition> = folders.collect();
+            let is_there = self.sides[i].find(&folders)?;
+            let folder = folders.first().copied();
             if let Some(folder) = folder.filter(|f| f.topic_id != Some(TOPIC_ID)) {
                 if self.is_faulty {
                     return Ok(());
@@ -267,11 +321,20 @@ impl World {
                 self.sides[i].history.has_metadata = true;
             }
             self.tell(|_| format!("open {topic} {options:?}"));
-            if folder.is_some() {
-                has_recovered |= self.open(i, options, is_clean, after)?;
-            } else {
+            if is_there {
+                let dir = Arc::from(folders[0].dir.clone());
+                has_recovered |= self.open(i, dir, options, is_clean, after)?;
+            } else if self.sides[i].place != Place::Deleted {
                 self.create(i, options)?;
             }
+        }
+        for path in &found.deleted {
+            if self.settle(run(self.disk.remove_dir_all(path)))?.is_none() {
+                return Ok(());
+            }
+        }
+        if self.has_to_make_anew()? {
+            self.make_anew()?;
         }
         self.enter(Phase::Other);
         if self.sides.iter().any(|side| side.log.is_none()) {
@@ -293,6 +356,43 @@ impl World {
         Ok(())
     }
 
+    /// Whether there is a deleted log, and the others are open.
+    fn has_to_make_anew(&self) -> Result<bool, Stop> {
+        let is_deleted = |side: &Side| side.place == Place::Deleted;
+        let are_open = |side: &Side| side.log.is_some() || is_deleted(side);
+        Ok(self.sides.iter().any(is_deleted) && self.sides.iter().all(are_open))
+    }
+
+    /// Makes logs of the names of those that were deleted, once no checkpoint speaks of them any more: what it said would
+    /// be taken for the new one's.
+    pub fn make_anew(&mut self) -> Result<(), Stop> {
+        if !self.leaves_out(Switch::DeletedCheckpoint) && !self.write_checkpoints()? {
+            return Ok(());
+        }
+        for i in 0..2 {
+            if self.sides[i].place != Place::Deleted {
+                continue;
+            }
+            self.tell(|world| format!("{} is made anew", world.sides[i].topic));
+            let side = &mut self.sides[i];
+            side.place = Place::At(0);
+            let history = &mut side.history;
+            (history.start_ever, history.start_floor) = (0, 0);
+            history.begin_at(0);
+            let options = OpenOptions {
+                is_clean: false,
+                recovery_point: Offset(0),
+                log_start_offset: None,
+                cleaned_to: None,
+                producer_expiration_ms: PRODUCER_EXPIRATION_MS,
+                allocation: None,
+                now: Timestamp(self.now),
+            };
+            self.create(i, options)?;
+        }
+        Ok(())
+    }
+
     fn create(&mut self, i: usize, options: OpenOptions) -> Result<(), Stop> {
         let side = &mut self.sides[i];
         let start = options.log_start_offset.unwrap_or(Offset(0));
@@ -303,7 +403,7 @@ impl World {
         }
         let log = run(Log::create(
             self.logs.clone(),
-            Arc::from(side.dir()),
+            Arc::from(side.dirs()[0].clone()),
             Arc::new(side.settings.clone()),
             TOPIC_ID,
             start,
@@ -320,11 +420,11 @@ impl World {
     fn open(
         &mut self,
         i: usize,
+        dir: Arc<Path>,
         options: OpenOptions,
         is_clean: bool,
         after: After,
     ) -> Result<bool, Stop> {
-        let dir: Arc<Path> = Arc::from(self.sides[i].dir());
         let settings = Arc::new(self.sides[i].settings.clone());
         let opened = run(Log::open(self.logs.clone(), dir.clone(), settings, options));
         let Some((log, report)) = self.settle(opened)? else {
@@ -472,7 +572,8 @@ impl World {
             }
             if name == LOG_START_OFFSET_CHECKPOINT {
                 for side in &mut self.sides {
-                    side.history.start_floor = side.log().log_start_offset().0;
+                    let start = side.log.as_ref().map(|log| log.log_start_offset().0);
+                    side.history.start_floor = start.unwrap_or(0);
                 }
             }
         }
