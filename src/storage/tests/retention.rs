@@ -94,3 +94,29 @@ fn appends_go_on_while_a_log_whose_records_have_all_expired_is_emptied() {
     run(retention).unwrap();
     assert_eq!(read_all(&log, log.log_end_offset(), 700).len(), 3);
 }
+
+#[test]
+fn what_is_kept_of_a_log_that_is_about_to_be_cut_is_at_most_what_will_be_left() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    for tag in 0..40 {
+        append(&log, batch(tag, 1, NOW.0));
+    }
+    run(log.flush()).unwrap();
+    let before = log.recovery_checkpoint();
+    let (first, second) = (
+        log.lower_recovery_point(Offset(30)),
+        log.lower_recovery_point(Offset(20)),
+    );
+    append(&log, batch(40, 1, NOW.0));
+    run(log.flush()).unwrap();
+    assert!(log.recovery_checkpoint() <= Offset(20));
+    // Nobody cuts the log there after all.
+    drop(second);
+    assert!(log.recovery_checkpoint() <= Offset(30));
+    drop(first);
+    assert!(log.recovery_checkpoint() >= before);
+    run(log.truncate_to(log.lower_recovery_point(Offset(20)), NOW)).unwrap();
+    assert!(log.recovery_checkpoint() <= Offset(20));
+    assert_eq!(log.log_end_offset(), Offset(20));
+}
