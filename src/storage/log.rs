@@ -163,6 +163,8 @@ pub(super) struct State<F> {
     /// Counts removals of segments and bytes, at either end, and their replacement: what was looked up before
     /// one is void.
     pub(super) generation: u64,
+    /// In which of them the log was deleted.
+    pub(super) deleted_in: Option<u64>,
     /// Counts those at the end, and new names of the folder.
     pub(super) truncations: u64,
     /// The log is being cut: what is known of its last segment is not what the files hold.
@@ -367,6 +369,7 @@ impl<D: Disk> Log<D> {
             readers: Vec::new(),
             next_reader: 0,
             generation: 0,
+            deleted_in: None,
             truncations: 0,
             is_cutting: false,
             is_renaming: false,

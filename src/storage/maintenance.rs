@@ -712,7 +712,7 @@ impl<D: Disk> Log<D> {
 
     /// Renames the folder of a deleted partition (see
     /// [`deleted_folder_name`](super::names::deleted_folder_name)); the name survives a power cut. The log
-    /// is closed; reads under way end so, and what was read stays readable. The folder is then removed with
+    /// is closed; reads under way finish, or end so. The folder is then removed with
     /// [`Disk::remove_dir_all`], after `file.delete.delay.ms`.
     pub async fn rename_deleted(&self, to: &Path) -> Result<(), LogError> {
         let _segments = self.segments_gate.enter().await;
@@ -721,7 +721,11 @@ impl<D: Disk> Log<D> {
         let _gate = self.gate.enter().await;
         // A log that is offline is deleted like any other. Who looks for a file by its old name is told that it is closed.
         let files = self.mark_closed();
-        self.state.borrow_mut().generation += 1;
+        {
+            let mut state = self.state.borrow_mut();
+            state.deleted_in = state.deleted_in.or(Some(state.generation));
+            state.generation += 1;
+        }
         let from = self.dir();
         if let Err(error) = self.disk.rename(&from, to).await {
             return Err(self.fail(Operation::Rename, &from, error));

@@ -67,8 +67,14 @@ impl<D: Disk> Log<D> {
             let out = self
                 .try_read(start.0, max_bytes, upper_offset.0, min_one_batch)
                 .await;
-            // A read that crossed a truncation or deletion may have gone wrong in any way.
-            if self.state.borrow().generation == generation {
+            // A read that crossed a truncation or deletion may have gone wrong in any way. Where the whole log was
+            // deleted, a file may not have been found; what was is as it was.
+            let is_sound = {
+                let state = self.state.borrow();
+                state.generation == generation
+                    || out.is_ok() && state.deleted_in == Some(generation)
+            };
+            if is_sound {
                 return out.map(|(out, mark)| {
                     if let Some(mark) = mark {
                         self.remember_reader(start.0, mark);
