@@ -174,6 +174,7 @@ fn log<D: Disk>(disk: D, data: &Path, index_interval_bytes: u32) -> Log<D> {
     settings.index_interval_bytes = index_interval_bytes;
     let options = OpenOptions {
         cleaned_to: None,
+        has_checkpoint: true,
         is_clean: false,
         recovery_point: Offset(0),
         log_start_offset: None,

@@ -147,6 +147,7 @@ impl<D: Disk> Side<D> {
             recovery_point: Offset(0),
             log_start_offset: None,
             cleaned_to: None,
+            has_checkpoint: true,
             producer_expiration_ms: i64::MAX,
             allocation: None,
             now: Timestamp(TIME),

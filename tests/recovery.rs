@@ -165,6 +165,17 @@ impl Client {
         Ok(())
     }
 
+    /// The same, of one key.
+    fn send_keyed(&self, topic: &str, key: &str, values: &[Vec<u8>]) {
+        let OneByOne { producer, outcomes } = self.producer();
+        for value in values {
+            let record = BaseRecord::<str, [u8]>::to(topic).partition(0).key(key);
+            let sent = producer.send(record.payload(value));
+            sent.map_err(|(e, _)| e).unwrap();
+            outcomes.recv().unwrap().unwrap();
+        }
+    }
+
     fn watermarks(&self, topic: &str, partition: i32) -> (i64, i64) {
         let consumer: BaseConsumer = self.config.create().unwrap();
         consumer
@@ -174,6 +185,18 @@ impl Client {
 
     /// The values of a partition from `from` to its end.
     fn read(&self, topic: &str, partition: i32, from: i64) -> Vec<Vec<u8>> {
+        let records = self.records(topic, partition, from);
+        let in_order = records.iter().map(|(offset, _)| *offset);
+        assert!(in_order.eq(from..from + records.len() as i64));
+        assert_eq!(
+            self.watermarks(topic, partition).1,
+            from + records.len() as i64
+        );
+        records.into_iter().map(|(_, value)| value).collect()
+    }
+
+    /// What there is of a partition from `from` to its last record: offsets and values.
+    fn records(&self, topic: &str, partition: i32, from: i64) -> Vec<(i64, Vec<u8>)> {
         let consumer: BaseConsumer = self
             .config
             .clone()
@@ -188,13 +211,14 @@ impl Client {
         list.add_partition_offset(topic, partition, Offset::Offset(from))
             .unwrap();
         consumer.assign(&list).unwrap();
-        (from..end)
-            .map(|offset| {
-                let message = consumer.poll(Duration::from_secs(20)).unwrap().unwrap();
-                assert_eq!(message.offset(), offset);
-                message.payload().unwrap().to_vec()
-            })
-            .collect()
+        let mut records = Vec::new();
+        let mut next = from;
+        while next < end {
+            let message = consumer.poll(Duration::from_secs(20)).unwrap().unwrap();
+            records.push((message.offset(), message.payload().unwrap().to_vec()));
+            next = message.offset() + 1;
+        }
+        records
     }
 }
 
@@ -434,6 +458,59 @@ fn checkpoints_that_could_not_be_written_after_a_recovery_are_written_soon() {
     fs::remove_dir(&in_the_way).unwrap();
     // Far sooner than the interval of a minute.
     eventually("the checkpoint is written", is_told);
+}
+
+#[test]
+fn a_compacted_log_is_whole_where_the_checkpoints_and_snapshots_are_gone() {
+    let at = tempfile::tempdir().unwrap();
+    let cleaner = [("log.cleaner.backoff.ms", "100")];
+    let mut broker = start(at.path(), &cleaner);
+    let checkpoint = broker.log_dir().join("recovery-point-offset-checkpoint");
+    let has_checkpoint = checkpoint.exists();
+    let client = Client::of(&broker);
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("segment.bytes", "1048576"),
+        ("min.cleanable.dirty.ratio", "0.0"),
+    ];
+    client.create("gaps", 1, &settings);
+    for key in 0..5 {
+        client.send_keyed("gaps", &format!("{key}"), &values(key..key + 1, 10));
+        client.send_keyed("gaps", "again and again", &values(10..21, 100_000));
+    }
+    let folder = broker.log_dir().join("gaps-0");
+    let size = || -> u64 {
+        let logs = names(&folder, ".log").into_iter();
+        // The cleaner takes names away.
+        logs.filter_map(|name| Some(fs::metadata(folder.join(name)).ok()?.len()))
+            .sum()
+    };
+    // Two segments, the one that is written and what is left of the last one before.
+    eventually("it is compacted", || size() < 2_500_000);
+    let before = client.records("gaps", 0, 0);
+    assert!(before.len() < 30, "{}", before.len());
+    let keys = before.iter().filter(|(_, value)| value.len() == 10);
+    assert_eq!(keys.count(), 5);
+    broker.kill();
+    for name in ["recovery-point", "cleaner"] {
+        let _ = fs::remove_file(broker.log_dir().join(format!("{name}-offset-checkpoint")));
+    }
+    for snapshot in names(&folder, ".snapshot") {
+        fs::remove_file(folder.join(snapshot)).unwrap();
+    }
+    // The second time there is a checkpoint again.
+    for start in 0..2 {
+        broker.start_again().unwrap();
+        let records = Client::of(&broker).records("gaps", 0, 0);
+        let (is, was) = (records.len(), before.len());
+        assert!(records == before, "{start}: {is} of {was} records");
+        let mut aside = names(&folder, "");
+        aside.retain(|name| name.contains(".log.cut-"));
+        assert!(aside.is_empty(), "{start}: {aside:?}");
+        broker.kill();
+    }
+    // And from the first start on, or a hole that a power cut leaves would be taken for a gap.
+    assert!(has_checkpoint);
 }
 
 #[test]

@@ -208,6 +208,7 @@ impl Shard {
             recovery_point: points.recovery_point.unwrap_or(Offset(0)),
             log_start_offset: points.log_start_offset,
             cleaned_to: points.cleaned_to,
+            has_checkpoint: directory.has_checkpoint,
             producer_expiration_ms: i64::try_from(self.settings().producer_id_expiration_ms)
                 .unwrap_or(i64::MAX),
             allocation: Some(directory.allocation.clone()),

@@ -362,6 +362,7 @@ impl Shard {
             log_start_offset: None,
             // What was compacted is copied as it is.
             cleaned_to: source.cleaned_to(),
+            has_checkpoint: true,
             producer_expiration_ms: i64::try_from(self.settings().producer_id_expiration_ms)
                 .unwrap_or(i64::MAX),
             allocation: Some(directory.allocation.clone()),

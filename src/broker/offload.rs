@@ -132,6 +132,8 @@ pub struct Directory {
     pub id: DirectoryId,
     /// The last stop was clean: logs need no scan.
     pub clean: bool,
+    /// A checkpoint of recovery points was here that could be read.
+    pub has_checkpoint: bool,
     /// Folder name to what the checkpoint files say; nothing once the node has started.
     pub points: RwLock<HashMap<String, Points>>,
     /// Bytes that the directory's logs may have allocated ahead.

@@ -108,14 +108,16 @@ pub fn scan(dirs: &DataDirs, is_known: bool) -> io::Result<Found> {
             here.clear();
             failure = Some(error.to_string());
         }
+        let (points, has_checkpoint) = match failure {
+            None => points(&dir.path),
+            Some(_) => (HashMap::new(), false),
+        };
         directories.push(Directory {
             path: dir.path.clone(),
             id: crate::metadata::DirectoryId(dir.directory_id.0),
             clean: dir.clean_stop.is_some(),
-            points: RwLock::new(match failure {
-                None => points(&dir.path),
-                Some(_) => HashMap::new(),
-            }),
+            has_checkpoint,
+            points: RwLock::new(points),
             partitions: here.len().into(),
             deleted: AtomicUsize::default(),
             expected,
@@ -274,17 +276,20 @@ fn last_epoch(folder: &Path) -> Option<LeaderEpoch> {
     futures_lite::future::block_on(log_dir::last_epoch(&disk, folder))
 }
 
-/// What the checkpoint files say, by folder name. One that cannot be read is as if it were not there:
-/// more is recovered than needed, and nothing is lost.
-fn points(dir: &Path) -> HashMap<String, Points> {
+/// What the checkpoint files say, by folder name, and whether there is one of recovery points. One that cannot be read
+/// is as if it were not there: more is recovered than needed, and nothing is lost.
+fn points(dir: &Path) -> (HashMap<String, Points>, bool) {
     let mut points: HashMap<String, Points> = HashMap::new();
     let mut read = |file: &str, put: fn(&mut Points, Offset)| {
-        for ((topic, partition), offset) in offsets(&dir.join(file)) {
+        let offsets = offsets(&dir.join(file));
+        let is_there = offsets.is_some();
+        for ((topic, partition), offset) in offsets.unwrap_or_default() {
             let folder = names::folder_name(&topic, partition);
             put(points.entry(folder).or_default(), offset);
         }
+        is_there
     };
-    read(RECOVERY_POINT_CHECKPOINT, |p, o| p.recovery_point = Some(o));
+    let has_checkpoint = read(RECOVERY_POINT_CHECKPOINT, |p, o| p.recovery_point = Some(o));
     read(LOG_START_OFFSET_CHECKPOINT, |p, o| {
         p.log_start_offset = Some(o)
     });
@@ -292,19 +297,20 @@ fn points(dir: &Path) -> HashMap<String, Points> {
         p.high_watermark = Some(o)
     });
     read(CLEANER_OFFSET_CHECKPOINT, |p, o| p.cleaned_to = Some(o));
-    points
+    (points, has_checkpoint)
 }
 
-fn offsets(path: &Path) -> Offsets {
+/// What a checkpoint file says; `None` if there is none, or nothing in it, or it cannot be read.
+fn offsets(path: &Path) -> Option<Offsets> {
     let decoded = match fs::read(path) {
+        Ok(bytes) if bytes.is_empty() => return None,
         Ok(bytes) => decode_offsets(&bytes).map_err(|e| e.to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Offsets::new(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => Err(error.to_string()),
     };
-    decoded.unwrap_or_else(|error| {
-        tracing::warn!("{} is left aside: {error}", path.display());
-        Offsets::new()
-    })
+    decoded
+        .inspect_err(|error| tracing::warn!("{} is left aside: {error}", path.display()))
+        .ok()
 }
 
 impl Found {

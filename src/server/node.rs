@@ -336,8 +336,9 @@ async fn node(
     });
     let checkpointed = Arc::new(dirs.data().to_vec());
     // A log may end below what the last checkpoint says. What is appended now must not be trusted by it after
-    // another crash.
-    let is_written = recovered == 0
+    // another crash. And where there is none, the next start would take every hole in a compacted log for a gap.
+    let has_checkpoint = |dir: &Directory| dir.has_checkpoint || dir.failure().is_some();
+    let is_written = recovered == 0 && directories.iter().all(has_checkpoint)
         || write_all_checkpoints(&host, checkpointed.clone(), directories.clone()).await;
     let checkpointing = tokio::task::spawn_local(checkpoint_loop(
         host.clone(),

@@ -12,7 +12,9 @@
 //!    torn tail of a write and is cut. If something does, it is damage: the bytes are kept beside the log
 //!    (`<base>.log.cut-<time>`) and reported. Where batches are missing below the recovery point, all of the segment
 //!    is checked. Where offsets are missing above it, the log ends: between two segments, or in one of a log that is
-//!    not compacted.
+//!    not compacted. Between the segments of a compacted log, which are there to have gaps, that can be told from
+//!    the checkpoints only: where the directory has none, nothing is missing, and the log is flushed before it is
+//!    served, so that the next checkpoint is above every gap.
 //! 4. Producers come from the newest snapshot that is not too new, and from the batches behind it.
 //! 5. Batches that no flush has covered are synced before anybody can read them, with the names that lead to them;
 //!    so is every cut and removal that must not be undone. What can be made anew (indexes, leader epochs) is left
@@ -60,6 +62,10 @@ pub struct OpenOptions {
     pub log_start_offset: Option<Offset>,
     /// Where the last pass of the cleaner ended, from its checkpoint.
     pub cleaned_to: Option<Offset>,
+    /// The data directory has a checkpoint of recovery points, whether it tells of this log or not. Where it has none,
+    /// as one that was put together from copies, nothing says how far the cleaner has come: what is missing between
+    /// two segments of a compacted log was taken by it.
+    pub has_checkpoint: bool,
     /// `producer.id.expiration.ms`
     pub producer_expiration_ms: i64,
     /// Of the data directory.
@@ -103,6 +109,8 @@ struct Loader<'a, D: Disk> {
     now: Timestamp,
     /// Names were removed or changed in a way that a power cut must not undo once the log is served.
     names_changed: Cell<bool>,
+    /// A gap between two segments was taken for the cleaner's, without a checkpoint that says so.
+    has_kept_gap: Cell<bool>,
     /// See [`OpenReport::unusable`].
     unusable: RefCell<Vec<PathBuf>>,
     /// Snapshots of producers that are not written yet, by their offset.
@@ -117,6 +125,7 @@ impl<'a, D: Disk> Loader<'a, D> {
             settings,
             now,
             names_changed: Cell::new(false),
+            has_kept_gap: Cell::new(false),
             unusable: RefCell::default(),
             pending: BTreeMap::new(),
         }
@@ -220,9 +229,10 @@ impl<D: Disk> Log<D> {
         settings: Arc<LogSettings>,
         options: OpenOptions,
     ) -> Result<(Self, OpenReport), LogError> {
-        let (opened, report) = {
+        let (opened, report, has_kept_gap) = {
             let loader = Loader::new(&disk, &dir, &settings, options.now);
-            loader.load(&options).await?
+            let (opened, report) = loader.load(&options).await?;
+            (opened, report, loader.has_kept_gap.get())
         };
         let log = Self::from_opened(disk, dir, settings, opened);
         if !options.is_clean {
@@ -230,6 +240,10 @@ impl<D: Disk> Log<D> {
             let mut state = log.state.borrow_mut();
             state.created_dirty = true;
             state.dir_dirty = true;
+        }
+        if has_kept_gap {
+            // From now on the directory has a checkpoint, and a gap above what it says of this log is a hole.
+            log.flush().await?;
         }
         Ok((log, report))
     }
@@ -445,8 +459,11 @@ impl<D: Disk> Loader<'_, D> {
             let (len, modified) = names.logs[&base_offset];
             let next_base = bases.get(i + 1).copied();
             let recovery_point = options.recovery_point.0;
-            let is_hole = base_offset > next_offset.max(durable_to) && !options.is_clean;
-            if i > 0 && is_hole {
+            let is_gap = i > 0 && base_offset > next_offset.max(durable_to) && !options.is_clean;
+            let is_natural = self.settings.cleanup_policy.compact && !options.has_checkpoint;
+            if is_gap && is_natural {
+                self.has_kept_gap.set(true);
+            } else if is_gap {
                 // What was written later may survive a power cut that took the end of the segment before: nobody was
                 // promised either, but a log has no hole that was not there when it was written. The marker of a
                 // transaction could be in it, and readers of committed records wait for ever.

@@ -51,6 +51,7 @@ fn partition(
         recovery_point: Offset(0),
         log_start_offset: None,
         cleaned_to: None,
+        has_checkpoint: true,
         producer_expiration_ms: 86_400_000,
         allocation: None,
         now: NOW,

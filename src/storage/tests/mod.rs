@@ -102,6 +102,7 @@ pub(super) fn options(is_clean: bool) -> OpenOptions {
         recovery_point: Offset(0),
         log_start_offset: None,
         cleaned_to: None,
+        has_checkpoint: true,
         producer_expiration_ms: 86_400_000,
         allocation: None,
         now: NOW,

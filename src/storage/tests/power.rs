@@ -1,6 +1,6 @@
 //! What power cuts took, or brought back, until a seed of `tools/faults` showed it.
 
-use super::cleaner::{compacted, end_txn, records, stable, try_clean};
+use super::cleaner::{compacted, end_txn, put, records, stable, try_clean};
 use super::cleaner_cuts::put_until_rolled;
 use super::memory::Crash;
 use super::*;
@@ -484,6 +484,91 @@ fn gaps_that_the_cleaner_left_are_kept_whatever_the_checkpoints_say() {
         let found = records(log);
         assert!(found.starts_with(&before), "{seed}: {found:?}");
     });
+}
+
+#[test]
+fn gaps_of_a_compacted_log_are_no_holes_where_the_directory_has_lost_its_checkpoints() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &compacted());
+    for key in 1..6 {
+        put(&log, &[(key, Some(1))]);
+        put_until_rolled(&log, 0);
+    }
+    run(log.flush()).unwrap();
+    try_clean(&log, 10, NOW.0).unwrap();
+    put(&log, &[(6, Some(1))]);
+    run(log.flush()).unwrap();
+    let (before, end) = (records(&log), log.log_end_offset());
+    let mut segments: Vec<i64> = Vec::new();
+    for segment in &log.state.borrow().segments {
+        segments.push(segment.base_offset);
+    }
+    let is_gap = |pair: &&[i64]| !before.iter().any(|(at, _)| *at == pair[1] - 1);
+    assert!(
+        segments.windows(2).filter(is_gap).count() > 2,
+        "{segments:?}"
+    );
+    let image = disk.crash(Crash::Kill);
+    for (path, _) in image.files() {
+        if path.to_string_lossy().ends_with(".snapshot") {
+            run(image.remove_file(&path)).unwrap();
+        }
+    }
+    let lost = OpenOptions {
+        has_checkpoint: false,
+        ..options(false)
+    };
+    // Where there is one that says nothing of the log, it may be a new one: what is missing is a hole.
+    let copy = image.crash(Crash::Kill);
+    let (_, report) = open(&copy, &data, &compacted(), options(false));
+    assert!(report.damage.is_some());
+    let copy = image.crash(Crash::Kill);
+    let (log, report) = open(&copy, &data, &compacted(), lost.clone());
+    assert_eq!(report.damage, None);
+    assert_eq!((records(&log), log.log_end_offset()), (before.clone(), end));
+    drop(log);
+    // The node writes one then, and may be killed, or the power fail, before a record is written.
+    let (log, _) = open(&image, &data, &compacted(), lost.clone());
+    let options = from_checkpoint(&log);
+    let check = |log: &Log<MemoryDisk>, report: &OpenReport, seed: u64| {
+        assert_eq!(report.damage, None, "{seed}");
+        assert_eq!(records(log), before, "{seed}");
+        assert_eq!(log.log_end_offset(), end, "{seed}");
+    };
+    after_power_cuts(&image, &data, &compacted(), &options, check);
+    let (log, report) = open(&image.crash(Crash::Kill), &data, &compacted(), options);
+    check(&log, &report, 0);
+}
+
+#[test]
+fn a_gap_is_a_hole_where_there_is_a_checkpoint_or_the_log_is_not_compacted() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &compacted());
+    for key in 1..6 {
+        put(&log, &[(key, Some(1))]);
+        put_until_rolled(&log, 0);
+    }
+    run(log.flush()).unwrap();
+    let second = log.state.borrow().segments[1].base_offset;
+    let name = names::file_name(Offset(0), names::FileKind::Log);
+    let path = data.join("topic-0").join(name);
+    for (settings, has_checkpoint) in [(compacted(), true), (settings(), false), (settings(), true)]
+    {
+        let image = disk.crash(Crash::Kill);
+        let file = run(image.open(&path, OpenMode::Write)).unwrap();
+        // Its last batch is gone.
+        let last = BatchBuilder::uncompressed();
+        let last = super::cleaner::batch_with(last, &[(0, Some(1))], NOW.0).len() as u64;
+        let len = run(image.read_file(&path, 10_000)).unwrap().len() as u64;
+        run(file.truncate(len - last)).unwrap();
+        let options = OpenOptions {
+            has_checkpoint,
+            ..options(false)
+        };
+        let (log, report) = open(&image, &data, &settings, options);
+        assert!(report.damage.is_some_and(|damage| damage.kept.len() > 3));
+        assert_eq!(log.log_end_offset(), Offset(second - 1));
+    }
 }
 
 #[test]
