@@ -557,6 +557,59 @@ fn the_checkpoint_of_a_deleted_topic_goes_before_a_new_one_of_its_name_grows_old
 }
 
 #[test]
+fn what_checkpoints_say_of_a_deleted_topic_is_never_taken_for_a_new_one_of_its_name() {
+    let at = tempfile::tempdir().unwrap();
+    let often = [
+        ("log.flush.offset.checkpoint.interval.ms", "1000"),
+        ("log.flush.start.offset.checkpoint.interval.ms", "1000"),
+    ];
+    let mut broker = start(at.path(), &often);
+    let text = |broker: &Broker, name: &str| {
+        let path = broker.log_dir().join(format!("{name}-offset-checkpoint"));
+        fs::read_to_string(path).unwrap_or_default()
+    };
+    for round in 0..4 {
+        let client = Client::of(&broker);
+        client.create("again", 2, &[("flush.messages", "1")]);
+        client.create("other", 1, &[("flush.messages", "1")]);
+        client.send("again", 1, &values(0..100, 10)).unwrap();
+        client.send("other", 0, &values(0..100, 10)).unwrap();
+        for topic in ["again", "other"] {
+            client.delete_records(topic, i32::from(topic == "again"), 60);
+        }
+        eventually("the checkpoints tell of them", || {
+            let points = text(&broker, "recovery-point");
+            let starts = text(&broker, "log-start");
+            let are_there = |topic: &str| {
+                let is_flushed = [99, 100].map(|at| points.contains(&format!("{topic} {at}\n")));
+                is_flushed != [false; 2] && starts.contains(&format!("{topic} 60\n"))
+            };
+            are_there("again 1") && are_there("other 0")
+        });
+        client.delete("again");
+        client.create("again", 2, &[]);
+        for name in ["recovery-point", "log-start", "replication"] {
+            let text = text(&broker, name);
+            for at in [60, 99, 100] {
+                let line = format!("again 1 {at}\n");
+                assert!(!text.contains(&line), "round {round}, {name}: {text}");
+            }
+        }
+        let sent = values(200..220, 10);
+        client.send("again", 1, &sent).unwrap();
+        broker.kill();
+        broker.start_again().unwrap();
+        let client = Client::of(&broker);
+        assert_eq!(client.watermarks("again", 1), (0, 20), "round {round}");
+        assert_eq!(client.read("again", 1, 0), sent, "round {round}");
+        // The others are as they were.
+        assert_eq!(client.watermarks("other", 0), (60, 100), "round {round}");
+        client.delete("again");
+        client.delete("other");
+    }
+}
+
+#[test]
 fn records_deleted_by_hand_stay_deleted_after_either_stop() {
     let at = tempfile::tempdir().unwrap();
     let checkpoints = [("log.flush.start.offset.checkpoint.interval.ms", "1000")];

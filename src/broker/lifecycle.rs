@@ -20,7 +20,7 @@ use crate::broker::messages::Checkpoint;
 use crate::broker::offload::{Points, ShardLog};
 use crate::broker::partition::Partition;
 use crate::broker::shard::{Shard, spawn, wall_clock};
-use crate::metadata::{ConfigResource, Delta, Image, TopicImage};
+use crate::metadata::{ConfigResource, Delta, Image, PartitionImage, TopicImage};
 use crate::replication::LeaderState;
 use crate::runtime::executor;
 use crate::storage::{Disk, Log, LogError, OpenOptions, OpenReport, names};
@@ -82,11 +82,21 @@ impl Shard {
         let mut summary = OpenSummary::default();
         let mut said = Instant::now();
         let (mut done, total) = (0, keys.len());
+        let ours = keys
+            .iter()
+            .filter(|(topic, key)| self.leads(topic, *key).is_some())
+            .map(|(topic, key)| (topic.name.clone(), key.partition))
+            .collect();
+        let forgotten = self.directories.forget_checkpoints_of_missing(ours).await;
+        let stale = forgotten.err().map(|error| -> Arc<str> {
+            format!("the checkpoints may tell of another of this name: {error}").into()
+        });
         let mut resolved = Resolved::default();
         let jobs = keys.into_iter().map(|(topic, key)| {
             let shard = self.clone();
             let settings = resolved.of(&self.settings(), image, key, &topic.name);
-            async move { shard.open(&topic, key, settings, are_new).await }
+            let stale = stale.clone();
+            async move { shard.open(&topic, key, settings, are_new, stale).await }
         });
         at_once(limit, jobs, |opened| {
             done += 1;
@@ -107,15 +117,22 @@ impl Shard {
         summary
     }
 
+    /// The partition, if it is this node's.
+    fn leads<'a>(&self, topic: &'a TopicImage, key: TopicPartition) -> Option<&'a PartitionImage> {
+        let partition: &PartitionImage = topic.partition(key.partition)?;
+        (partition.leader == Some(self.broker_id)).then_some(partition)
+    }
+
+    /// `stale`: why the checkpoint files may still have an entry of one that is made now.
     async fn open(
         self: &Rc<Self>,
         topic: &TopicImage,
         key: TopicPartition,
         settings: Arc<LogSettings>,
         is_new: bool,
+        stale: Option<Arc<str>>,
     ) -> Opened {
-        let partition = topic.partition(key.partition);
-        let Some(partition) = partition.filter(|p| p.leader == Some(self.broker_id)) else {
+        let Some(partition) = self.leads(topic, key) else {
             return Opened::NotOurs;
         };
         let name = names::folder_name(&topic.name, key.partition);
@@ -127,8 +144,13 @@ impl Shard {
         };
         let place = || self.directories.place(partition);
         let directory = found.or(hidden).unwrap_or_else(place);
-        let points = self.directories.all()[directory].points(&name);
-        let opened = match self.directories.all()[directory].failure() {
+        let points = match found.or(hidden) {
+            Some(directory) => self.directories.all()[directory].points(&name),
+            None => Points::default(),
+        };
+        let failure = self.directories.all()[directory].failure();
+        let stale = stale.as_deref().filter(|_| found.is_none());
+        let opened = match failure.or(stale) {
             Some(why) => Err(why.to_owned()),
             None => self
                 .open_log(

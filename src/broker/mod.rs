@@ -5,6 +5,7 @@
 //! the image says; [`keeper`] does what comes round by the clock; [`cleaner`] compacts logs; [`control`] is the host of the
 //! controller, on the control thread; [`coordinators`] hosts the coordinators whose partitions are here.
 
+pub mod checkpoint_files;
 pub mod cleaner;
 pub mod config_rules;
 pub mod control;

@@ -18,13 +18,14 @@ use tokio::sync::Notify;
 
 use crate::base::profile::Gauged;
 use crate::base::{FileSlice, Offset};
+use crate::broker::checkpoint_files::{CheckpointFiles, Name};
 use crate::metadata::{DirectoryId, PartitionImage};
 use crate::runtime::aligned::AlignedBuffer;
 use crate::runtime::aux_ring::AuxRing;
 use crate::runtime::disk_reads::{DiskRead, DiskReads};
 use crate::runtime::profile;
 use crate::storage::{
-    AllocationBudget, DirectLimits, Disk, Log, LogDisk, LogSlice, Offload, PageCache,
+    AllocationBudget, DirectLimits, Disk, Log, LogDisk, LogSlice, Offload, PageCache, names,
 };
 
 /// A shard's log.
@@ -136,6 +137,7 @@ pub struct Directory {
     pub has_checkpoint: bool,
     /// Folder name to what the checkpoint files say; nothing once the node has started.
     pub points: RwLock<HashMap<String, Points>>,
+    pub checkpoints: CheckpointFiles,
     /// Bytes that the directory's logs may have allocated ahead.
     pub allocation: Arc<AllocationBudget>,
     /// Partitions that lie here.
@@ -255,6 +257,27 @@ impl Directories {
     /// Where the log in `folder` was on its way to.
     pub fn expected(&self, folder: &str) -> Option<usize> {
         self.all.iter().position(|d| d.expected.contains(folder))
+    }
+
+    /// Takes those of `partitions` that have no folder, as it is about to be made, out of the checkpoint files of every
+    /// directory that serves: a move may bring them to another than that in which they are made.
+    pub async fn forget_checkpoints_of_missing(&self, mut partitions: Vec<Name>) -> io::Result<()> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let all = self.all.clone();
+        let forget = move || {
+            partitions.retain(|(topic, partition)| {
+                let folder = names::folder_name(topic, *partition);
+                !all.iter().any(|dir| dir.path.join(&folder).is_dir())
+            });
+            let serve = all.iter().filter(|dir| dir.failure().is_none());
+            for dir in serve {
+                dir.checkpoints.forget(&partitions)?;
+            }
+            Ok(())
+        };
+        glommio::executor().spawn_blocking(forget).await
     }
 
     /// Total and free space of a directory's file system, asked where the shard need not wait.

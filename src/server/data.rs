@@ -1,6 +1,6 @@
 //! What lies in the data directories when the node starts, and the checkpoints it leaves.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use std::sync::{Arc, OnceLock, RwLock};
 use tokio::sync::Notify;
 
 use crate::base::{LeaderEpoch, Offset, PartitionIndex, TopicId};
-use crate::broker::messages::Checkpoint;
+use crate::broker::checkpoint_files::CheckpointFiles;
 use crate::broker::offload::{Directory, Points};
 use crate::controller::FoundTopic;
 use crate::metadata::Image;
-use crate::server::data_dir::{DataDir, DataDirs};
+use crate::server::data_dir::DataDirs;
 use crate::storage::checkpoint::{
     CLEANER_OFFSET_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, Offsets, RECOVERY_POINT_CHECKPOINT,
     REPLICA_MOVED, REPLICATION_OFFSET_CHECKPOINT, decode_offsets, decode_partition_metadata,
-    encode_offsets, encode_partition_metadata,
+    encode_partition_metadata,
 };
 use crate::storage::names::{self, Folder, PARTITION_METADATA};
 use crate::storage::{AllocationBudget, Inline, PageCache, log_dir, remove_folder_now};
@@ -108,16 +108,21 @@ pub fn scan(dirs: &DataDirs, is_known: bool) -> io::Result<Found> {
             here.clear();
             failure = Some(error.to_string());
         }
-        let (points, has_checkpoint) = match failure {
-            None => points(&dir.path),
-            Some(_) => (HashMap::new(), false),
+        let Checkpoints {
+            points,
+            names,
+            has_recovery_points,
+        } = match failure {
+            None => checkpoints(&dir.path),
+            Some(_) => Checkpoints::default(),
         };
         directories.push(Directory {
             path: dir.path.clone(),
             id: crate::metadata::DirectoryId(dir.directory_id.0),
             clean: dir.clean_stop.is_some(),
-            has_checkpoint,
+            has_checkpoint: has_recovery_points,
             points: RwLock::new(points),
+            checkpoints: CheckpointFiles::new(dir.path.clone(), names),
             partitions: here.len().into(),
             deleted: AtomicUsize::default(),
             expected,
@@ -276,20 +281,31 @@ fn last_epoch(folder: &Path) -> Option<LeaderEpoch> {
     futures_lite::future::block_on(log_dir::last_epoch(&disk, folder))
 }
 
-/// What the checkpoint files say, by folder name, and whether there is one of recovery points. One that cannot be read
-/// is as if it were not there: more is recovered than needed, and nothing is lost.
-fn points(dir: &Path) -> (HashMap<String, Points>, bool) {
-    let mut points: HashMap<String, Points> = HashMap::new();
+/// What the checkpoint files of a directory say.
+#[derive(Default)]
+struct Checkpoints {
+    /// By folder name.
+    points: HashMap<String, Points>,
+    /// Of whom they say it.
+    names: BTreeSet<(String, PartitionIndex)>,
+    has_recovery_points: bool,
+}
+
+/// Reads the checkpoint files. One that cannot be read is as if it were not there: more is recovered than needed, and
+/// nothing is lost.
+fn checkpoints(dir: &Path) -> Checkpoints {
+    let mut found = Checkpoints::default();
     let mut read = |file: &str, put: fn(&mut Points, Offset)| {
         let offsets = offsets(&dir.join(file));
         let is_there = offsets.is_some();
-        for ((topic, partition), offset) in offsets.unwrap_or_default() {
-            let folder = names::folder_name(&topic, partition);
-            put(points.entry(folder).or_default(), offset);
+        for (name, offset) in offsets.unwrap_or_default() {
+            let folder = names::folder_name(&name.0, name.1);
+            put(found.points.entry(folder).or_default(), offset);
+            found.names.insert(name);
         }
         is_there
     };
-    let has_checkpoint = read(RECOVERY_POINT_CHECKPOINT, |p, o| p.recovery_point = Some(o));
+    let has_recovery_points = read(RECOVERY_POINT_CHECKPOINT, |p, o| p.recovery_point = Some(o));
     read(LOG_START_OFFSET_CHECKPOINT, |p, o| {
         p.log_start_offset = Some(o)
     });
@@ -297,7 +313,8 @@ fn points(dir: &Path) -> (HashMap<String, Points>, bool) {
         p.high_watermark = Some(o)
     });
     read(CLEANER_OFFSET_CHECKPOINT, |p, o| p.cleaned_to = Some(o));
-    (points, has_checkpoint)
+    found.has_recovery_points = has_recovery_points;
+    found
 }
 
 /// What a checkpoint file says; `None` if there is none, or nothing in it, or it cannot be read.
@@ -392,29 +409,4 @@ impl Found {
         self.partitions = known;
         settle_moves(&self.directories, &mut self.partitions, &mut self.leftovers)
     }
-}
-
-/// Writes the checkpoint files of a directory; `checkpoints` are those of its partitions.
-pub fn write_checkpoints(dir: &DataDir, checkpoints: &[&Checkpoint]) -> io::Result<()> {
-    let write = |file: &str, of: fn(&Checkpoint) -> Option<Offset>| {
-        let entries = checkpoints
-            .iter()
-            .filter_map(|c| Some((&*c.topic, c.partition, of(c)?)));
-        write_if_other(&dir.path, file, &encode_offsets(entries))
-    };
-    write(RECOVERY_POINT_CHECKPOINT, |c| Some(c.recovery_point))?;
-    // A log that starts at its first segment's start needs no line.
-    write(LOG_START_OFFSET_CHECKPOINT, |c| {
-        (c.log_start_offset > Offset(0)).then_some(c.log_start_offset)
-    })?;
-    write(REPLICATION_OFFSET_CHECKPOINT, |c| Some(c.high_watermark))?;
-    write(CLEANER_OFFSET_CHECKPOINT, |c| c.cleaned_to)
-}
-
-/// An idle node must not wake its disk every few seconds.
-fn write_if_other(dir: &Path, file: &str, content: &[u8]) -> io::Result<()> {
-    if fs::read(dir.join(file)).is_ok_and(|before| before == content) {
-        return Ok(());
-    }
-    crate::server::data_dir::write_atomically(dir, file, content)
 }

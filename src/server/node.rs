@@ -45,7 +45,7 @@ use crate::runtime::allocator;
 use crate::runtime::executor::{ShardOptions, spawn_shards};
 use crate::runtime::mailbox::{Bounds, mailbox};
 use crate::server::data;
-use crate::server::data_dir::{DataDir, DataDirs};
+use crate::server::data_dir::DataDirs;
 use crate::server::error::StartError;
 use crate::server::shard_main::{self, ShardSeed};
 use crate::server::startup::{Prepared, ReadyLine};
@@ -334,15 +334,13 @@ async fn node(
         };
         tokio::task::spawn_local(watcher.run(view, watching_stops))
     });
-    let checkpointed = Arc::new(dirs.data().to_vec());
     // A log may end below what the last checkpoint says. What is appended now must not be trusted by it after
     // another crash. And where there is none, the next start would take every hole in a compacted log for a gap.
     let has_checkpoint = |dir: &Directory| dir.has_checkpoint || dir.failure().is_some();
     let is_written = recovered == 0 && directories.iter().all(has_checkpoint)
-        || write_all_checkpoints(&host, checkpointed.clone(), directories.clone()).await;
+        || write_all_checkpoints(&host, directories.clone()).await;
     let checkpointing = tokio::task::spawn_local(checkpoint_loop(
         host.clone(),
-        checkpointed,
         directories.clone(),
         is_written,
     ));
@@ -386,6 +384,7 @@ async fn node(
     host.to_all(|| Request::Drain).await;
     let mut unclean = BTreeSet::new();
     let mut checkpoints = Vec::new();
+    let gatherings = begin_gathering(&directories);
     for reply in host.to_all(|| Request::Stop).await {
         if let Reply::Stopped {
             unclean: of_this,
@@ -397,7 +396,14 @@ async fn node(
         }
     }
     let clean = unclean.is_empty();
-    finish(dirs, directories, checkpoints, unclean, broker_epoch).await?;
+    finish(
+        dirs,
+        directories,
+        (gatherings, checkpoints),
+        unclean,
+        broker_epoch,
+    )
+    .await?;
     drop(stop_watching);
     if let Some(watching) = watching {
         let _ = watching.await;
@@ -543,8 +549,8 @@ fn advertised(open: &[Open]) -> BTreeMap<String, Advertised> {
         .collect()
 }
 
-/// How soon checkpoints are written after a partition was deleted: a new one of the same name must not be
-/// trusted by what they say of the old one.
+/// How soon checkpoints are written after a partition was deleted: what they say of it would have to be taken out
+/// before a new one of the same name can be made.
 const CHECKPOINT_AFTER_DELETION: Duration = Duration::from_secs(1);
 
 /// How soon a write of the checkpoints that failed is tried again; then twice as long, up to the interval. What is
@@ -555,7 +561,6 @@ const CHECKPOINT_AGAIN: Duration = Duration::from_secs(1);
 /// Writes the checkpoints at intervals, off this thread. `is_written`: the last write of them did not fail.
 async fn checkpoint_loop(
     host: Rc<ControlHost>,
-    dirs: Arc<Vec<DataDir>>,
     directories: Arc<Vec<Directory>>,
     mut is_written: bool,
 ) {
@@ -584,28 +589,25 @@ async fn checkpoint_loop(
             tokio::time::sleep(left.min(CHECKPOINT_AFTER_DELETION)).await;
         }
         seen = deleted(&directories);
-        is_written = write_all_checkpoints(&host, dirs.clone(), directories.clone()).await;
+        is_written = write_all_checkpoints(&host, directories.clone()).await;
     }
 }
 
 /// Returns whether those of every directory that serves were written.
-async fn write_all_checkpoints(
-    host: &ControlHost,
-    dirs: Arc<Vec<DataDir>>,
-    directories: Arc<Vec<Directory>>,
-) -> bool {
+async fn write_all_checkpoints(host: &ControlHost, directories: Arc<Vec<Directory>>) -> bool {
+    let gatherings = begin_gathering(&directories);
     let checkpoints = checkpoints(host).await;
     let written = tokio::task::spawn_blocking(move || {
         let mut written = true;
-        for (index, dir) in dirs.iter().enumerate() {
-            if directories[index].failure().is_some() {
+        for (index, dir) in directories.iter().enumerate() {
+            if dir.failure().is_some() {
                 continue;
             }
             let of_dir: Vec<&Checkpoint> = checkpoints
                 .iter()
                 .filter(|c| c.directory == index)
                 .collect();
-            if let Err(error) = data::write_checkpoints(dir, &of_dir) {
+            if let Err(error) = dir.checkpoints.write(gatherings[index], &of_dir) {
                 let path = dir.path.display();
                 tracing::error!("{path}: checkpoints could not be written: {error}");
                 written = false;
@@ -614,6 +616,12 @@ async fn write_all_checkpoints(
         written
     });
     written.await.unwrap_or(false)
+}
+
+/// The shards are about to be asked what the checkpoints of each directory should say.
+fn begin_gathering(directories: &[Directory]) -> Vec<u64> {
+    let of_each = directories.iter();
+    of_each.map(|dir| dir.checkpoints.begin()).collect()
 }
 
 async fn checkpoints(host: &ControlHost) -> Vec<Checkpoint> {
@@ -631,7 +639,7 @@ async fn checkpoints(host: &ControlHost) -> Vec<Checkpoint> {
 async fn finish(
     dirs: DataDirs,
     directories: Arc<Vec<Directory>>,
-    checkpoints: Vec<Checkpoint>,
+    (gatherings, checkpoints): (Vec<u64>, Vec<Checkpoint>),
     unclean: BTreeSet<usize>,
     broker_epoch: i64,
 ) -> Result<(), NodeError> {
@@ -645,7 +653,8 @@ async fn finish(
                 .iter()
                 .filter(|c| c.directory == index)
                 .collect();
-            let written = data::write_checkpoints(dir, &of_dir).and_then(|()| {
+            let files = &directories[index].checkpoints;
+            let written = files.write(gatherings[index], &of_dir).and_then(|()| {
                 if unclean.contains(&index) {
                     return Ok(());
                 }
