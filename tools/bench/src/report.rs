@@ -105,6 +105,8 @@ pub struct Fetched {
     pub end_to_end_us: Option<Latency>,
     /// When a backlog was read to its end.
     pub drained_s: Option<f64>,
+    /// How fast each consumer read its part of a backlog, millions of bytes a second.
+    pub readers_mb_s: Vec<f64>,
 }
 
 /// One rate that a search tried.

@@ -311,6 +311,8 @@ impl Run {
         let rate_mb = |bytes: u64| (bytes as f64 / seconds / 1e4).round() / 100.0;
         let produced = &interval.produced;
         let fetched = &interval.fetched;
+        let drains = workload.read == Read::Backlog && !workload.read_again;
+        let readers = result.ledger.readers.values().filter(|_| drains);
         Outcome {
             schema: SCHEMA,
             tool_version: env!("CARGO_PKG_VERSION"),
@@ -344,8 +346,11 @@ impl Run {
                 drained_s: result
                     .ledger
                     .drained_at_ns
-                    .filter(|_| workload.read == Read::Backlog && !workload.read_again)
+                    .filter(|_| drains)
                     .map(|ns| ns as f64 / 1e9 - workload.warmup_seconds),
+                readers_mb_s: readers
+                    .map(|share| (share.mb_s() * 100.0).round() / 100.0)
+                    .collect(),
             }),
             verify,
             load_cpu_s: (result.cpu_s * 1000.0).round() / 1000.0,

@@ -124,6 +124,21 @@ pub struct Acked {
     pub digest: crate::content::RecordDigest,
 }
 
+/// What a consumer has read since measuring began.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Share {
+    pub bytes: u64,
+    /// How long that took.
+    pub time_ns: u64,
+}
+
+impl Share {
+    /// Millions of bytes a second.
+    pub fn mb_s(self) -> f64 {
+        self.bytes as f64 * 1e3 / self.time_ns.max(1) as f64
+    }
+}
+
 /// What a thread knows when it is done, besides its intervals.
 #[derive(Default)]
 pub struct Ledger {
@@ -140,6 +155,8 @@ pub struct Ledger {
     pub failure: Option<String>,
     /// When reading reached its end, in nanoseconds since the phase began.
     pub drained_at_ns: Option<u64>,
+    /// By consumer.
+    pub readers: BTreeMap<u32, Share>,
     /// When sending ended, and when the last answer was there, on the clock of the run.
     pub ended_at_ns: u64,
     pub idle_at_ns: u64,
@@ -158,5 +175,6 @@ impl Ledger {
         self.ended_at_ns = self.ended_at_ns.max(other.ended_at_ns);
         self.idle_at_ns = self.idle_at_ns.max(other.idle_at_ns);
         self.drained_at_ns = self.drained_at_ns.max(other.drained_at_ns);
+        self.readers.append(&mut other.readers);
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::floor::{self, Amount};
 use super::judge::Round;
 use super::measure::{Plan, SLICE_S, named, ran_of_floor};
-use super::rows::Row;
+use super::row::Row;
 use super::target::Broker;
 use super::wire;
 

@@ -6,6 +6,7 @@
 //! - `durable`: 4 KiB written with `O_DSYNC` over and over into a file that was written before; at a rate, whenever a
 //!   record is due, for all that are due. A disk that stands still for 3 ms delays 15 of 5,000 records a second, and
 //!   one write of those that only follow each other.
+//! - `read`: a file that is not in memory, from its begin to its end, several large reads at once.
 //!
 //! Each is a child process of one thread, pinned where the brokers are, so that it is measured as they are.
 //! [`pour`] and [`drain`] are the loads, on the calling thread.
@@ -16,6 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -35,6 +37,10 @@ const WRITE_BYTES: usize = 256 << 10;
 /// The file of `receive` is extended in steps of this.
 const EXTEND_BYTES: u64 = 256 << 20;
 const SEND_BYTES: usize = 256 << 10;
+/// One read of `read`, how many are under way at once, and where a buffer begins that the kernel writes to directly.
+const READ_BYTES: usize = 1 << 20;
+const READS_AT_ONCE: usize = 4;
+const READ_ALIGNMENT: usize = 4096;
 /// A frame due sooner than this is awaited awake, as the load generator does.
 const SPIN: Duration = Duration::from_micros(60);
 /// An answer: a length of 4 and 4 bytes, as a Kafka response begins.
@@ -56,6 +62,8 @@ pub enum Program {
         #[arg(long)]
         rate: Option<f64>,
     },
+    /// Write so many bytes to FILE, and read them past the page cache
+    Read { file: PathBuf, bytes: u64 },
 }
 
 /// Runs a program until its standard input ends.
@@ -68,6 +76,7 @@ pub fn run(program: &Program) -> Result<()> {
             seconds,
             rate,
         } => durable(file, Duration::from_secs_f64(*seconds), *rate),
+        Program::Read { file, bytes } => read(file, *bytes),
     }
 }
 
@@ -384,6 +393,64 @@ fn durable(path: &Path, time: Duration, rate: Option<f64>) -> Result<()> {
     Ok(())
 }
 
+/// What was read, and how long it took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiskRead {
+    pub bytes: u64,
+    pub seconds: f64,
+}
+
+impl DiskRead {
+    pub fn mb_s(self) -> f64 {
+        self.bytes as f64 / 1e6 / self.seconds.max(1e-6)
+    }
+}
+
+fn read(path: &Path, bytes: u64) -> Result<()> {
+    use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+    let pieces = bytes.div_ceil(READ_BYTES as u64);
+    let mut file = File::create(path)?;
+    let piece: Vec<u8> = (0..READ_BYTES as u32)
+        .map(|at| at.wrapping_mul(0x9e37_79b1).to_be_bytes()[0])
+        .collect();
+    for _ in 0..pieces {
+        file.write_all(&piece)?;
+    }
+    file.sync_all()?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(i32::try_from(rustix::fs::OFlags::DIRECT.bits())?)
+        .open(path)?;
+    let next = AtomicU64::new(0);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let reader = || -> io::Result<()> {
+            let mut buffer = vec![0; READ_BYTES + READ_ALIGNMENT];
+            let from = buffer.as_ptr().align_offset(READ_ALIGNMENT);
+            let buffer = &mut buffer[from..from + READ_BYTES];
+            loop {
+                let piece = next.fetch_add(1, Ordering::Relaxed);
+                if piece >= pieces {
+                    return Ok(());
+                }
+                file.read_exact_at(buffer, piece * READ_BYTES as u64)?;
+            }
+        };
+        let readers: Vec<_> = (0..READS_AT_ONCE).map(|_| scope.spawn(reader)).collect();
+        for reader in readers {
+            let ended = reader.join();
+            ended.map_err(|_| anyhow::anyhow!("a reader panicked"))??;
+        }
+        anyhow::Ok(())
+    })?;
+    let read = DiskRead {
+        bytes: pieces * READ_BYTES as u64,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    println!("{}", serde_json::to_string(&read)?);
+    Ok(())
+}
+
 /// A floor program that runs; ended when dropped.
 pub struct Floor {
     child: Child,
@@ -465,6 +532,16 @@ pub fn durable_latency(
     let output = command.output()?;
     let _ = std::fs::remove_file(file);
     ensure!(output.status.success(), "the floor program durable failed");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// How fast the disk of `file` gives what is not in memory, by a program on these cores.
+pub fn disk_read(file: &Path, bytes: u64, cores: &Cores) -> Result<DiskRead> {
+    let mut command = command("read", file, cores)?;
+    command.arg(bytes.to_string()).stdin(Stdio::null());
+    let output = command.output()?;
+    let _ = std::fs::remove_file(file);
+    ensure!(output.status.success(), "the floor program read failed");
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::metric::Metric;
-use super::rows::{Against, Judgement, Row};
+use super::row::{Against, Judgement, Row};
 use super::usage::Usage;
 
 /// Steal above this spoils a round of a row that is about percentiles.
@@ -224,7 +224,10 @@ fn judge_one(row: &Row, judgement: Judgement, rounds: &[&Round]) -> Judged {
             let theirs = find(round, "kafka", judgement.variant)?;
             Some(metric.advantage(ours(round)?, theirs))
         }
-        Against::Floor => Some(ours(round)? / find(round, "floor", judgement.variant)?),
+        Against::Floor => {
+            let floor = find(round, "floor", "")?;
+            Some(metric.times(ours(round)?, floor))
+        }
         Against::Variant(other) => Some(ours(round)? / find(round, "ringspun", other)?),
         Against::Nothing => ours(round),
     });

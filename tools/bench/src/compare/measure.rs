@@ -11,7 +11,7 @@ use super::crossing::CROSSING_BYTES;
 use super::floor::{self, Amount, Floor as FloorProgram, Poured};
 use super::judge::Round;
 use super::metric::Metric;
-use super::rows::{Floor, Fsync, ONE_RECORD_BYTES_PER_SECOND, Procedure, Row, Variant};
+use super::row::{Floor, Fsync, ONE_RECORD_BYTES_PER_SECOND, Procedure, Row, Variant};
 use super::run::{self, How, Ran};
 use super::sys::{self, Cores};
 use super::syscalls::Syscalls;
@@ -405,6 +405,18 @@ impl Plan {
                         Ok(ran_of_floor(&poured, "fetch", 0))
                     })
                 })
+            }
+            Floor::Drain { bytes } => {
+                let disk = floor::disk_read(&file, self.amount(bytes), &self.broker_cores)?;
+                let mut round = self.floor(Floor::Send { connections: 1 }, None)?;
+                let loopback = round.metric(Metric::FetchMbS).unwrap_or(0.0);
+                round.result["disk_mb_s"] = disk.mb_s().into();
+                round.result["loopback_mb_s"] = loopback.into();
+                // Neither cost is that of both; only the rate tells.
+                let lower = disk.mb_s().min(loopback);
+                round.metrics = [(Metric::FetchMbS.name().to_owned(), lower)].into();
+                round.usage = Usage::default();
+                Ok(round)
             }
             Floor::Durable { rate } => {
                 let seconds = self.seconds.min(3.0);

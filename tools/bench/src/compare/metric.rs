@@ -10,6 +10,8 @@ pub enum Metric {
     AcksPerSecond,
     ProduceMbS,
     FetchMbS,
+    /// How many times faster than the slowest consumer the fastest read its part.
+    ReadersApart,
     P50,
     P90,
     P99,
@@ -24,7 +26,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    pub const ALL: [Metric; 18] = [
+    pub const ALL: [Metric; 19] = [
         Metric::CpuPerGb,
         Metric::CpuPerRecord,
         Metric::CpuPerRequest,
@@ -32,6 +34,7 @@ impl Metric {
         Metric::AcksPerSecond,
         Metric::ProduceMbS,
         Metric::FetchMbS,
+        Metric::ReadersApart,
         Metric::P50,
         Metric::P90,
         Metric::P99,
@@ -64,6 +67,7 @@ impl Metric {
             Metric::AcksPerSecond => "acks_per_s",
             Metric::ProduceMbS => "produce_mb_s",
             Metric::FetchMbS => "fetch_mb_s",
+            Metric::ReadersApart => "readers_apart",
             Metric::P50 => "p50_us",
             Metric::P90 => "p90_us",
             Metric::P99 => "p99_us",
@@ -87,6 +91,7 @@ impl Metric {
             Metric::AcksPerSecond => "acks/s",
             Metric::ProduceMbS => "MB/s written",
             Metric::FetchMbS => "MB/s read",
+            Metric::ReadersApart => "fastest reader / slowest",
             Metric::P50 => "p50 us",
             Metric::P90 => "p90 us",
             Metric::P99 => "p99 us",
@@ -109,6 +114,11 @@ impl Metric {
                 | Metric::ProduceMbS
                 | Metric::FetchMbS
         )
+    }
+
+    /// How many times the other's ours is, or how many times slower where it is a rate.
+    pub fn times(self, ours: f64, other: f64) -> f64 {
+        self.advantage(other, ours)
     }
 
     /// How many times better ours is than theirs.

@@ -18,6 +18,7 @@ mod judge;
 mod measure;
 mod metric;
 mod report;
+mod row;
 mod rows;
 mod run;
 mod sys;
@@ -36,7 +37,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use self::judge::Round;
 use self::measure::{Failed, Plan};
 use self::report::{About, Report, TargetFacts};
-use self::rows::Row;
+use self::row::Row;
 use self::sys::Cores;
 use self::target::{Shape, Target, With};
 

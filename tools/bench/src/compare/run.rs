@@ -209,6 +209,8 @@ pub fn metrics(result: &Value, usage: &Usage) -> BTreeMap<String, f64> {
     }
     set(Metric::ProduceMbS, result["produce"]["rate_mb_s"].as_f64());
     set(Metric::FetchMbS, result["fetch"]["rate_mb_s"].as_f64());
+    let readers = result["fetch"]["readers_mb_s"].as_array();
+    set(Metric::ReadersApart, readers.and_then(|it| apart(it)));
     set(Metric::RssPeakMb, Some(usage.rss_peak_mb));
     let latency = &result["produce"]["latency_us"];
     for (metric, name) in [
@@ -224,6 +226,14 @@ pub fn metrics(result: &Value, usage: &Usage) -> BTreeMap<String, f64> {
     let load_late = &result["produce"]["load_late_us"]["p999"];
     set(Metric::LoadLateP999, load_late.as_f64());
     metrics
+}
+
+/// The fastest over the slowest, of at least two.
+fn apart(rates: &[Value]) -> Option<f64> {
+    let rates: Vec<f64> = rates.iter().filter_map(Value::as_f64).collect();
+    let fastest = rates.iter().copied().reduce(f64::max)?;
+    let slowest = rates.iter().copied().reduce(f64::min)?;
+    (rates.len() > 1 && slowest > 0.0).then(|| fastest / slowest)
 }
 
 #[cfg(test)]
@@ -263,5 +273,14 @@ mod tests {
         assert_eq!(of(Metric::P999), Some(70.0));
         assert_eq!(of(Metric::LoadLateP999), Some(9.0));
         assert_eq!(of(Metric::FetchMbS), None);
+    }
+
+    #[test]
+    fn readers_are_as_far_apart_as_the_fastest_and_the_slowest() {
+        let of = |rates: Value| apart(rates.as_array().expect("a list"));
+        assert_eq!(of(serde_json::json!([300.0, 150.0, 200.0])), Some(2.0));
+        assert_eq!(of(serde_json::json!([300.0])), None);
+        assert_eq!(of(serde_json::json!([300.0, 0.0])), None);
+        assert_eq!(of(serde_json::json!([])), None);
     }
 }

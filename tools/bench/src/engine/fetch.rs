@@ -67,7 +67,13 @@ enum At {
 }
 
 pub struct Reader {
+    /// Of the consumer.
+    pub index: u32,
     pub link: usize,
+    /// Bytes of batches that were read.
+    pub bytes: u64,
+    /// When everything was read that has an end, on the clock of the run.
+    pub done_at_ns: Option<u64>,
     look: Look,
     read_again: bool,
     positions: Vec<Position>,
@@ -116,7 +122,10 @@ impl Reader {
             })
             .collect();
         Reader {
+            index,
             link,
+            bytes: 0,
+            done_at_ns: None,
             look,
             read_again,
             by_partition: positions
@@ -463,6 +472,7 @@ impl Reader {
         // A batch may begin before what was asked for.
         if view.last_offset >= next {
             let bytes = &input[..view.bytes.min(input.len())];
+            self.bytes += view.bytes as u64;
             told.batch(view.records as u64, view.bytes as u64);
             self.look_at(bytes, view, codec, index, told)?;
             let position = &mut self.positions[index];

@@ -626,6 +626,9 @@ impl<'a> Engine<'a> {
         let link = &mut self.links[index];
         let complete = it.take(link, self.tally.shared, &mut self.drain, &mut self.tally)?;
         self.last_progress_ns = self.tally.now_ns;
+        if it.is_done() {
+            it.done_at_ns.get_or_insert(self.tally.now_ns);
+        }
         if complete {
             it.settle();
             // Readers go on while the last records are on their way.
@@ -828,6 +831,13 @@ impl<'a> Engine<'a> {
         };
         self.tally.ledger.ended_at_ns = ended_at.min(now);
         self.tally.ledger.idle_at_ns = idle_at;
+        let from = self.tally.measure_from();
+        for reader in self.readers.iter().filter(|reader| reader.bytes > 0) {
+            let until = reader.done_at_ns.unwrap_or(now);
+            let read = self.tally.ledger.readers.entry(reader.index).or_default();
+            read.bytes += reader.bytes;
+            read.time_ns = read.time_ns.max(until.saturating_sub(from));
+        }
         if let (Some(_), None) = (&self.tally.checker, &self.tally.ledger.failure) {
             let stuck = self.readers.iter().find_map(Reader::stands_at);
             if let Some((partition, offset)) = stuck {

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::facts::Machine;
 use super::judge::{self, Judged, Outcome, Round, Summary};
 use super::metric::Metric;
-use super::rows::{self, Against, Row};
+use super::row::{Against, Row};
+use super::rows;
 
 pub use html::html;
 pub use markdown::{markdown, verdicts};
