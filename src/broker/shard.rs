@@ -40,7 +40,7 @@ use crate::metadata::Image;
 use crate::records::Scratch;
 use crate::runtime::mailbox::{Closed, Endpoint};
 use crate::runtime::profile;
-use crate::runtime::yield_budget::{YIELD_BYTES, YieldBudget};
+use crate::runtime::yield_budget::{YIELD_BYTES, YieldBudget, count_short_request};
 
 /// Bytes that are checked and staged before other tasks run.
 const APPEND_BUDGET_BYTES: usize = 512 * 1024;
@@ -445,6 +445,7 @@ impl Shard {
     /// Appends in order; whatever is not acknowledged yet waits. A request of many bytes lets other tasks run
     /// between its partitions, and those that come meanwhile stay behind it.
     fn produce(self: &Rc<Self>, produce: Produce, reply: ReplyTo) {
+        count_short_request();
         let op = ProduceOp::new(produce.partitions.len(), reply, produce.timeline);
         let producing = Producing {
             op,

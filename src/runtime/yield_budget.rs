@@ -3,7 +3,18 @@
 //! A task whose socket always has data never waits, and its neighbours starve; the preemption timer
 //! is too coarse to help (100 ms). So whoever moves bytes counts them here.
 
+use std::cell::Cell;
+
 use super::executor;
+
+thread_local! {
+    static SHORT_REQUESTS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts a request of this shard that needs little besides its turn: a produce.
+pub fn count_short_request() {
+    SHORT_REQUESTS.set(SHORT_REQUESTS.get() + 1);
+}
 
 /// Bytes a task moves before it lets others run: at memory speed well under half a millisecond.
 pub const YIELD_BYTES: usize = 256 * 1024;
@@ -74,9 +85,91 @@ impl Default for YieldBudget {
     }
 }
 
+/// The budget of a task that moves much: long turns, which cost least, as long as it is alone, and short ones while
+/// requests come in that need little besides their turn.
+#[derive(Debug)]
+pub struct BulkBudget {
+    long: usize,
+    short: usize,
+    /// Short requests so far, and bytes moved since the last one came.
+    seen: u64,
+    quiet: usize,
+    moved: usize,
+}
+
+/// A task is alone once it has moved so many of its long turns with no short request between them.
+const QUIET_TURNS: usize = 4;
+
+impl BulkBudget {
+    pub fn new(long: usize, short: usize) -> BulkBudget {
+        BulkBudget {
+            long,
+            short,
+            seen: SHORT_REQUESTS.get(),
+            quiet: QUIET_TURNS * long,
+            moved: 0,
+        }
+    }
+
+    /// Bytes of one turn.
+    pub fn turn(&mut self) -> usize {
+        let seen = SHORT_REQUESTS.get();
+        if std::mem::replace(&mut self.seen, seen) != seen {
+            self.quiet = 0;
+        }
+        match self.quiet < QUIET_TURNS * self.long {
+            true => self.short,
+            false => self.long,
+        }
+    }
+
+    /// Counts `bytes` moved, and lets the other tasks of the shard run if a turn is used up.
+    pub async fn spend(&mut self, bytes: usize) {
+        if self.spend_now(bytes) {
+            executor::yield_now().await;
+        }
+    }
+
+    fn spend_now(&mut self, bytes: usize) -> bool {
+        self.moved = self.moved.saturating_add(bytes);
+        let is_used_up = self.moved >= self.turn();
+        self.quiet = self.quiet.saturating_add(bytes);
+        if is_used_up {
+            self.moved = 0;
+        }
+        is_used_up
+    }
+
+    /// The task waited for something: others ran, the turn begins anew.
+    pub fn refill(&mut self) {
+        self.moved = 0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_moves_much_takes_short_turns_while_short_requests_come_in() {
+        let mut budget = BulkBudget::new(400, 100);
+        assert_eq!(budget.turn(), 400);
+        assert!(!budget.spend_now(399));
+        assert!(budget.spend_now(1));
+        count_short_request();
+        assert_eq!(budget.turn(), 100);
+        for _ in 0..4 * QUIET_TURNS {
+            assert!(budget.spend_now(100));
+        }
+        // Nobody came meanwhile.
+        assert_eq!(budget.turn(), 400);
+        assert!(!budget.spend_now(300));
+        count_short_request();
+        assert!(budget.spend_now(1));
+        assert!(!budget.spend_now(99));
+        budget.refill();
+        assert!(!budget.spend_now(99));
+    }
 
     #[test]
     fn a_task_yields_each_time_its_bytes_are_used_up() {
