@@ -37,7 +37,9 @@ use crate::runtime::yield_budget::BulkBudget;
 /// pieces of 1 MiB, 5.0 with 512 KiB and 4.5 with 256 KiB (medians of 3, in turns); 1 MiB takes 0.2 ms.
 const PIECE_BYTES: u32 = 1024 * 1024;
 
-/// The same while others of the shard want short turns.
+/// The same while producers want their turns. With 5,000 records/s beside a reader of a cold backlog, four runs in turns,
+/// the p99 was 1.0, 1.2 and 1.3 ms with long pieces and 0.6, 0.8 and 0.9 with these (in the first the load was late
+/// itself); the reader was as fast.
 const SHORT_PIECE_BYTES: u32 = 256 * 1024;
 
 /// Bytes that are brought in from the disk at once.
