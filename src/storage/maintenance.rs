@@ -8,9 +8,10 @@ use bytes::Bytes;
 use super::disk::{Disk, LogFile, OpenMode};
 use super::epoch_cache::LEADER_EPOCH_CHECKPOINT;
 use super::error::{Failure, LogError, Operation};
-use super::log::{Abandoned, Log, Mark, RollPlan, State, plan_roll};
+use super::log::{Abandoned, Log, plan_roll};
 use super::names::{FileKind, PARTITION_METADATA};
 use super::segment::{Identity, Segment};
+use super::state::{Mark, RollPlan, State};
 use crate::base::settings::LogSettings;
 use crate::base::{Offset, Timestamp};
 

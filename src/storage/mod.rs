@@ -69,6 +69,7 @@ mod removal;
 mod retention;
 mod scan;
 mod segment;
+mod state;
 #[cfg(test)]
 mod tests;
 mod timestamps;

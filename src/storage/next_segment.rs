@@ -15,9 +15,10 @@ use std::path::PathBuf;
 
 use super::allocation::Reservation;
 use super::disk::{Disk, LogFile, OpenMode};
-use super::log::{Log, State};
+use super::log::Log;
 use super::maintenance::wants_fills;
 use super::names::{DELETED_SUFFIX, FileKind, file_name};
+use super::state::State;
 use crate::base::{Offset, Timestamp};
 
 /// How long before its end a segment is to have a successor, at the rate at which it grew.

@@ -8,9 +8,10 @@
 use super::disk::{Disk, LogFile, LogSlice, OpenMode};
 use super::error::{Failure, LogError, Operation};
 use super::index::{OffsetEntry, Search, search_file};
-use super::log::{Log, Mark, READERS, State};
+use super::log::Log;
 use super::names::FileKind;
 use super::segment::{HeaderWalk, Step};
+use super::state::{Mark, READERS, State};
 use crate::base::Offset;
 
 /// Closed segments whose files are kept open.

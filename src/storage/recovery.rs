@@ -21,9 +21,12 @@
 //!    to the first flush. Until then the recovery point that is kept for the next start stays where it was, so
 //!    that the next start makes them anew, too; a clean stop flushes.
 
+mod aside;
 mod clean;
+mod epochs;
 mod leftovers;
 mod producers;
+mod rebuild;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,22 +34,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-
 use super::allocation::AllocationBudget;
 use super::checkpoint::{LOG_START_OFFSET_CHECKPOINT, encode_partition_metadata};
 use super::disk::{Disk, LogFile, OpenMode};
 use super::epoch_cache::{EpochCache, EpochEntry, LEADER_EPOCH_CHECKPOINT};
 use super::error::{Failure, LogError, Operation};
 use super::head::Head;
-use super::log::{Log, Opened};
+use super::log::Log;
 use super::maintenance::{write_file_again, write_whole};
-use super::names::{FileKind, PARTITION_METADATA, cut_file_name, file_name, parse_file_name};
+use super::names::{FileKind, PARTITION_METADATA, file_name, parse_file_name};
 use super::producer_state::ProducerState;
-use super::scan::{CheckedScan, Scanned};
-use super::segment::{HeaderWalk, Segment, Step};
+use super::segment::Segment;
+use super::state::Opened;
 use crate::base::settings::LogSettings;
-use crate::base::{LeaderEpoch, Offset, Timestamp, TopicId};
+use crate::base::{Offset, Timestamp, TopicId};
 
 /// Largest producer snapshot and epoch checkpoint that are read.
 pub(super) const SMALL_FILE_BYTES: usize = 256 * 1024 * 1024;
@@ -130,33 +131,6 @@ impl<'a, D: Disk> Loader<'a, D> {
             pending: BTreeMap::new(),
         }
     }
-}
-
-/// A segment whose batches were all looked at.
-struct Rebuilt<F> {
-    segment: Segment<F>,
-    head: Head,
-    next_offset: i64,
-    /// Bytes that are batches; the file may have more.
-    valid: u64,
-    /// Bytes up to the last one that is not zero, at least `valid`: behind it is what was filled ahead.
-    content: u64,
-    /// Bytes of batches whose CRC was looked at.
-    checked: u64,
-    /// A valid batch lies behind them.
-    is_damage: bool,
-}
-
-/// What a walk over the batches of a segment has come to.
-struct Walked<F> {
-    scan: CheckedScan<F>,
-    head: Head,
-    index: BytesMut,
-    time_index: BytesMut,
-    /// One past the last offset of the last batch.
-    end: i64,
-    /// It is not the end of the file that ended the walk.
-    is_bad: bool,
 }
 
 /// The names in a log's folder.
@@ -721,275 +695,12 @@ impl<D: Disk> Loader<'_, D> {
         Ok(())
     }
 
-    /// Walks over the batches of a segment, of which those below `flushed_to` are only looked at as
-    /// [`CheckedScan::trusting_to`] says. Behind `gaps_to` each begins where the one before ends: the offset of a batch
-    /// is not among what its CRC is of, and a torn write may have met that of one that was cut off long ago.
-    async fn walk(
-        &self,
-        base_offset: i64,
-        file: D::File,
-        len: u64,
-        next_offset: i64,
-        flushed_to: i64,
-        gaps_to: i64,
-    ) -> io::Result<Walked<D::File>> {
-        let mut head = Head::new(base_offset, self.now.0);
-        let mut index = BytesMut::new();
-        let mut time_index = BytesMut::new();
-        let mut scan = CheckedScan::new(file, len, next_offset).trusting_to(flushed_to);
-        let mut end = next_offset;
-        let mut is_bad = false;
-        let mut epoch = LeaderEpoch::NONE;
-        loop {
-            match scan.next().await? {
-                // A batch of an older leader behind one of a newer was cut off once, and came back.
-                Scanned::Batch { header }
-                    if header.last_offset().0 - base_offset <= i64::from(i32::MAX)
-                        && header.base_offset.0 <= end.max(gaps_to)
-                        && (header.partition_leader_epoch >= epoch
-                            || header.partition_leader_epoch == LeaderEpoch::NONE) =>
-                {
-                    epoch = epoch.max(header.partition_leader_epoch);
-                    end = header.next_offset().0;
-                    let (offset, time) = head.add(
-                        self.settings.index_interval_bytes,
-                        header.size_in_bytes() as u64,
-                        header.last_offset().0,
-                        header.max_timestamp.0,
-                    );
-                    if let Some(entry) = offset {
-                        index.extend_from_slice(&entry.encode());
-                    }
-                    if let Some(entry) = time {
-                        time_index.extend_from_slice(&entry.encode());
-                    }
-                }
-                Scanned::End => break,
-                Scanned::Bad | Scanned::Batch { .. } => {
-                    (scan.position, scan.next_offset) = (head.size, end);
-                    is_bad = true;
-                    break;
-                }
-            }
-        }
-        if let Some(entry) = head.time_entry() {
-            time_index.extend_from_slice(&entry.encode());
-        }
-        Ok(Walked {
-            scan,
-            head,
-            index,
-            time_index,
-            end,
-            is_bad,
-        })
-    }
-
-    /// Checks every batch of a segment from `flushed_to` on, and writes its indexes anew. `is_trusted` says that the
-    /// next start may not look at the segment.
-    async fn rebuild(
-        &self,
-        base_offset: i64,
-        file: D::File,
-        len: u64,
-        next_offset: i64,
-        flushed_to: i64,
-        gaps_to: i64,
-        is_trusted: bool,
-    ) -> Result<Rebuilt<D::File>, LogError> {
-        let read = |error| {
-            LogError::Io(Failure::new(
-                Operation::Read,
-                &self.path(base_offset, FileKind::Log),
-                error,
-            ))
-        };
-        let walk = self.walk(
-            base_offset,
-            file.clone(),
-            len,
-            next_offset,
-            flushed_to,
-            gaps_to,
-        );
-        let mut walked = walk.await.map_err(read)?;
-        if walked.end < flushed_to {
-            // What was flushed is not all there: nothing is taken on trust.
-            let walk = self.walk(base_offset, file, len, next_offset, 0, gaps_to);
-            walked = walk.await.map_err(read)?;
-        }
-        let Walked {
-            mut scan,
-            head,
-            index,
-            time_index,
-            end,
-            is_bad,
-        } = walked;
-        let mut segment = Segment::new(base_offset, self.now.0);
-        let valid = head.size;
-        let checked = scan.checked_bytes;
-        let is_damage = is_bad && scan.valid_batch_follows().await.map_err(read)?;
-        let content = match is_damage {
-            true => len,
-            false => scan.content_end.max(valid),
-        };
-        segment.size = u32::try_from(valid).map_err(|_| LogError::Corrupt {
-            path: self
-                .path(base_offset, FileKind::Log)
-                .to_string_lossy()
-                .into(),
-            position: valid,
-        })?;
-        segment.max_timestamp = head.max_timestamp;
-        segment.max_timestamp_offset = head.max_timestamp_offset;
-        // Where the log ends below the checkpoint, a power cut may bring back what was cut off, or removed, behind it.
-        let is_trusted = is_trusted || end < flushed_to;
-        for (kind, content) in [
-            (FileKind::Index, &index),
-            (FileKind::TimeIndex, &time_index),
-        ] {
-            let path = self.path(base_offset, kind);
-            let written = match is_trusted {
-                // Or a power cut would leave half of it, which the next start takes for whole.
-                true => self.disk.replace_file(&path, content).await,
-                false => write_whole(self.disk, &path, content.to_vec(), false).await,
-            };
-            self.io(Operation::Write, base_offset, kind, written)?;
-        }
-        segment.index_entries = (index.len() / 8) as u32;
-        segment.time_entries = (time_index.len() / 12) as u32;
-        let next_offset = if valid == 0 { base_offset } else { end };
-        Ok(Rebuilt {
-            segment,
-            head,
-            next_offset,
-            valid,
-            content,
-            checked,
-            is_damage,
-        })
-    }
-
-    /// Copies what is about to be cut off beside the log.
-    async fn keep_tail(
-        &self,
-        base_offset: i64,
-        file: &D::File,
-        from: u64,
-        to: u64,
-    ) -> Result<PathBuf, LogError> {
-        let path = self.dir.join(cut_file_name(Offset(base_offset), self.now));
-        let copy = async {
-            let kept = self.disk.open(&path, OpenMode::Truncate).await?;
-            let mut at = from;
-            while at < to {
-                let mut chunk = vec![0; (to - at).min(1024 * 1024) as usize];
-                let read = file.read_at(at, &mut chunk).await?;
-                if read == 0 {
-                    break;
-                }
-                chunk.truncate(read);
-                let written = kept.write_at(at - from, vec![Bytes::from(chunk)]).await?;
-                if written < read as u64 {
-                    return Err(io::ErrorKind::StorageFull.into());
-                }
-                at += read as u64;
-            }
-            kept.sync_data().await
-        };
-        copy.await
-            .map_err(|error| LogError::Io(Failure::new(Operation::Write, &path, error)))?;
-        // Before the original is cut.
-        self.disk
-            .sync_dir(self.dir)
-            .await
-            .map_err(|error| LogError::Io(Failure::new(Operation::Sync, self.dir, error)))?;
-        Ok(path)
-    }
-
     /// Below, all is known to have been on the device, as far as the cleaner has left it: it was the recovery point,
     /// or is the offset of a snapshot of producers, which is written of nothing else.
     fn flushed_to(&self, options: &OpenOptions, names: &Names) -> i64 {
         let cleaned_to = options.cleaned_to.map_or(0, |offset| offset.0);
         let snapshot = names.snapshots.last().copied().unwrap_or(0);
         options.recovery_point.0.max(cleaned_to).max(snapshot)
-    }
-
-    /// Takes segments out of the log, and keeps those that have bytes beside it: how many bytes, and where.
-    async fn set_aside(
-        &self,
-        bases: &[i64],
-        names: &Names,
-    ) -> Result<(u64, Vec<PathBuf>), LogError> {
-        let (mut bytes, mut kept) = (0, Vec::new());
-        for &base_offset in bases {
-            let len = names.logs[&base_offset].0;
-            bytes += len;
-            kept.extend(self.keep_segment(base_offset, len).await?);
-        }
-        for &base_offset in bases {
-            for kind in [
-                FileKind::Log,
-                FileKind::Index,
-                FileKind::TimeIndex,
-                FileKind::TxnIndex,
-            ] {
-                self.remove(base_offset, kind).await?;
-            }
-        }
-        Ok((bytes, kept))
-    }
-
-    /// Sets a whole segment behind damage aside.
-    async fn keep_segment(&self, base_offset: i64, len: u64) -> Result<Option<PathBuf>, LogError> {
-        if len == 0 {
-            return Ok(None);
-        }
-        let to = self.dir.join(cut_file_name(Offset(base_offset), self.now));
-        self.rename(&self.path(base_offset, FileKind::Log), &to)
-            .await?;
-        Ok(Some(to))
-    }
-
-    async fn load_epochs(
-        &self,
-        names: &Names,
-        segments: &VecDeque<(i64, u32)>,
-    ) -> Result<EpochCache, LogError> {
-        if !names.has_epochs {
-            return Ok(EpochCache::new());
-        }
-        let path = self.dir.join(LEADER_EPOCH_CHECKPOINT);
-        match self.disk.read_file(&path, SMALL_FILE_BYTES).await {
-            Ok(bytes) => match EpochCache::decode(&bytes) {
-                Ok(epochs) => Ok(epochs),
-                Err(_) => {
-                    self.unusable.borrow_mut().push(path);
-                    self.epochs_of(segments).await
-                }
-            },
-            Err(error) => Err(LogError::Io(Failure::new(Operation::Read, &path, error))),
-        }
-    }
-
-    /// The leader epochs by the headers of all batches.
-    async fn epochs_of(&self, segments: &VecDeque<(i64, u32)>) -> Result<EpochCache, LogError> {
-        let mut epochs = EpochCache::new();
-        for &(base_offset, size) in segments.iter().filter(|(_, size)| *size > 0) {
-            let file = self.open(base_offset, FileKind::Log).await?;
-            let mut walk = HeaderWalk::new(file, 0, u64::from(size));
-            loop {
-                let step = walk.next().await;
-                match self.io(Operation::Read, base_offset, FileKind::Log, step)? {
-                    Step::Batch { header, .. } => {
-                        epochs.assign(header.partition_leader_epoch, header.base_offset);
-                    }
-                    Step::End | Step::Bad { .. } => break,
-                }
-            }
-        }
-        Ok(epochs)
     }
 }
 

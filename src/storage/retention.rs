@@ -5,9 +5,10 @@ use std::path::Path;
 use super::disk::{Disk, LogFile};
 use super::error::{LogError, Operation};
 use super::head::Head;
-use super::log::{Abandoned, Log, State};
+use super::log::{Abandoned, Log};
 use super::names::FileKind;
 use super::segment::{Segment, Step};
+use super::state::State;
 use crate::base::{Offset, Timestamp};
 
 /// Every file that a segment may have. The `.log` goes first: what is left of the others after a crash is

@@ -12,11 +12,12 @@ use crate::base::{Offset, Timestamp};
 use crate::records::BatchHeader;
 use crate::storage::disk::{Disk, LogFile, OpenMode};
 use crate::storage::error::{Failure, LogError, Operation};
-use crate::storage::log::{Log, State};
+use crate::storage::log::Log;
 use crate::storage::names::FileKind;
 use crate::storage::producer_snapshot;
 use crate::storage::recovery::SMALL_FILE_BYTES;
 use crate::storage::segment::{Segment, Step};
+use crate::storage::state::State;
 
 /// A record takes as long as so many bytes, however small its key is.
 const RECORD_COST: usize = 128;

@@ -10,9 +10,10 @@ use super::staging::{KINDS, Staging, path};
 use crate::base::Offset;
 use crate::storage::disk::{Disk, LogFile};
 use crate::storage::error::{Failure, LogError, Operation};
-use crate::storage::log::{Abandoned, Log, State};
+use crate::storage::log::{Abandoned, Log};
 use crate::storage::names::{FileKind, SWAP_SUFFIX, file_name};
 use crate::storage::segment::Segment;
+use crate::storage::state::State;
 
 impl<D: Disk> Log<D> {
     /// Replaces `group` by `segment`, whose files are those of `staging`. `Aborted` if the sources are not
