@@ -724,8 +724,9 @@ impl<D: Disk> Log<D> {
         let files = self.mark_closed();
         {
             let mut state = self.state.borrow_mut();
-            state.deleted_in = state.deleted_in.or(Some(state.generation));
-            state.generation += 1;
+            if !std::mem::replace(&mut state.is_deleted, true) {
+                state.generation += 1;
+            }
         }
         let from = self.dir();
         if let Err(error) = self.disk.rename(&from, to).await {

@@ -73,7 +73,7 @@ impl<D: Disk> Log<D> {
             let is_sound = {
                 let state = self.state.borrow();
                 state.generation == generation
-                    || out.is_ok() && state.deleted_in == Some(generation)
+                    || out.is_ok() && state.is_deleted && state.generation == generation + 1
             };
             if is_sound {
                 return out.map(|(out, mark)| {

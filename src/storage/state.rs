@@ -53,6 +53,10 @@ pub(super) struct Mark {
     pub(super) position: u32,
 }
 
+/// What cuts that are to come will leave. In a box of their own, as logs are hardly ever cut.
+#[derive(Debug, Default)]
+pub(super) struct ComingCuts(pub(super) Vec<i64>);
+
 #[derive(Debug)]
 pub(super) struct State<F> {
     /// Never empty; the last is the active one.
@@ -64,7 +68,7 @@ pub(super) struct State<F> {
     /// were made anew are not on the device.
     pub(super) checkpoint_limit: Option<i64>,
     /// At most so much is kept for the next start while each of these lives: see [`Lowered`](super::Lowered).
-    pub(super) lowered: Vec<i64>,
+    pub(super) coming_cuts: Option<Box<ComingCuts>>,
     /// Where the last pass of the cleaner ended.
     pub(super) cleaned_to: Option<i64>,
     /// Counts the segments that were written anew.
@@ -86,8 +90,8 @@ pub(super) struct State<F> {
     /// Counts removals of segments and bytes, at either end, and their replacement: what was looked up before
     /// one is void.
     pub(super) generation: u64,
-    /// In which of them the log was deleted.
-    pub(super) deleted_in: Option<u64>,
+    /// The last of them is that the log was deleted.
+    pub(super) is_deleted: bool,
     /// Counts those at the end, and new names of the folder.
     pub(super) truncations: u64,
     /// The log is being cut: what is known of its last segment is not what the files hold.
@@ -184,7 +188,9 @@ impl<F: LogFile> State<F> {
 
     /// `offset` as it may be kept for the next start, since the log may be about to be cut.
     pub(super) fn as_lowered(&self, offset: i64) -> i64 {
-        self.lowered.iter().fold(offset, |least, to| least.min(*to))
+        let cuts = self.coming_cuts.as_ref();
+        cuts.and_then(|cuts| cuts.0.iter().min())
+            .map_or(offset, |least| offset.min(*least))
     }
 
     pub(super) fn end_mark(&self) -> Mark {
