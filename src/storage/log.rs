@@ -32,7 +32,7 @@ use super::index::TAIL_ENTRIES;
 use super::names::{FileKind, file_name};
 use super::next_segment::Next;
 use super::producer_state::{AppendOrigin, Outcome, ProducerState, SequenceError};
-use super::state::{Opened, RollPlan, StagedBatch, State};
+use super::state::{Limits, Opened, RollPlan, StagedBatch, State};
 use super::txn_index::AbortedTxn;
 use crate::base::settings::LogSettings;
 use crate::base::{LeaderEpoch, Offset, ProducerId, Timestamp};
@@ -130,8 +130,12 @@ impl<D: Disk> Log<D> {
             log_start_offset: opened.log_start_offset,
             log_end_offset: opened.log_end_offset,
             recovery_point: opened.recovery_point,
-            checkpoint_limit: opened.checkpoint_limit,
-            coming_cuts: None,
+            limits: opened.checkpoint_limit.map(|limit| {
+                Box::new(Limits {
+                    first_flush: Some(limit),
+                    cuts: Vec::new(),
+                })
+            }),
             cleaned_to: opened.cleaned_to,
             cleanings: 0,
             producers: opened.producers,
@@ -245,13 +249,13 @@ impl<D: Disk> Log<D> {
             false => state.segments[at - 1].is_settled(),
         };
         let checkpoint = if is_settled { point } else { point - 1 };
-        let checkpoint = checkpoint.min(state.checkpoint_limit.unwrap_or(checkpoint));
+        let checkpoint = checkpoint.min(state.first_flush_limit().unwrap_or(checkpoint));
         Offset(state.as_lowered(checkpoint))
     }
 
     /// Whether it was recovered and not flushed since: the next start after a kill would recover it again.
     pub fn awaits_first_flush(&self) -> bool {
-        self.state.borrow().checkpoint_limit.is_some()
+        self.state.borrow().first_flush_limit().is_some()
     }
 
     /// Bytes of all segments.

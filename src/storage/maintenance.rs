@@ -255,7 +255,9 @@ impl<D: Disk> Log<D> {
                 }
             }
         }
-        state.checkpoint_limit = None;
+        if state.limits.is_some() {
+            state.limit(|limits| limits.first_flush = None);
+        }
         if with_active && bytes > 0 {
             let average = u64::from(state.flush_bytes) * 7 / 8 + u64::from(bytes) / 8;
             state.flush_bytes = u32::try_from(average).unwrap_or(u32::MAX);

@@ -8,7 +8,7 @@ use super::head::Head;
 use super::log::{Abandoned, Log};
 use super::names::FileKind;
 use super::segment::{Segment, Step};
-use super::state::{ComingCuts, State};
+use super::state::State;
 use crate::base::{Offset, Timestamp};
 
 /// Every file that a segment may have. The `.log` goes first: what is left of the others after a crash is
@@ -48,15 +48,11 @@ impl<D: Disk> Drop for Lowered<'_, D> {
             // It may be cut by half, and nobody knows where.
             state.recovery_point = state.recovery_point.min(self.kept);
         }
-        let Some(ComingCuts(kept)) = state.coming_cuts.as_deref_mut() else {
-            return;
-        };
-        if let Some(at) = kept.iter().position(|kept| *kept == self.kept) {
-            kept.swap_remove(at);
-        }
-        if kept.is_empty() {
-            state.coming_cuts = None;
-        }
+        state.limit(|limits| {
+            if let Some(at) = limits.cuts.iter().position(|kept| *kept == self.kept) {
+                limits.cuts.swap_remove(at);
+            }
+        });
     }
 }
 
@@ -77,7 +73,7 @@ impl<D: Disk> Log<D> {
         // A batch may lie across, and goes as a whole. None lies across the beginning of a segment.
         let base_offset = state.segments[state.segment_index(to.0)].base_offset;
         let kept = base_offset.min(to.0);
-        state.coming_cuts.get_or_insert_default().0.push(kept);
+        state.limit(|limits| limits.cuts.push(kept));
         Lowered {
             log: self,
             to,

@@ -53,9 +53,15 @@ pub(super) struct Mark {
     pub(super) position: u32,
 }
 
-/// What cuts that are to come will leave. In a box of their own, as logs are hardly ever cut.
+/// At most so much is kept for the next start. In a box of its own, as there is hardly ever anything to limit.
 #[derive(Debug, Default)]
-pub(super) struct ComingCuts(pub(super) Vec<i64>);
+pub(super) struct Limits {
+    /// Until the first flush: where the next start has to begin all the same, since indexes and leader epochs that
+    /// were made anew are not on the device.
+    pub(super) first_flush: Option<i64>,
+    /// What cuts that are to come will leave: see [`Lowered`](super::Lowered).
+    pub(super) cuts: Vec<i64>,
+}
 
 #[derive(Debug)]
 pub(super) struct State<F> {
@@ -64,11 +70,7 @@ pub(super) struct State<F> {
     pub(super) log_start_offset: i64,
     pub(super) log_end_offset: i64,
     pub(super) recovery_point: i64,
-    /// Until the first flush: where the next start has to begin all the same, since indexes and leader epochs that
-    /// were made anew are not on the device.
-    pub(super) checkpoint_limit: Option<i64>,
-    /// At most so much is kept for the next start while each of these lives: see [`Lowered`](super::Lowered).
-    pub(super) coming_cuts: Option<Box<ComingCuts>>,
+    pub(super) limits: Option<Box<Limits>>,
     /// Where the last pass of the cleaner ended.
     pub(super) cleaned_to: Option<i64>,
     /// Counts the segments that were written anew.
@@ -188,9 +190,23 @@ impl<F: LogFile> State<F> {
 
     /// `offset` as it may be kept for the next start, since the log may be about to be cut.
     pub(super) fn as_lowered(&self, offset: i64) -> i64 {
-        let cuts = self.coming_cuts.as_ref();
-        cuts.and_then(|cuts| cuts.0.iter().min())
-            .map_or(offset, |least| offset.min(*least))
+        let limits = self.limits.as_ref();
+        let least = limits.and_then(|limits| limits.cuts.iter().min());
+        least.map_or(offset, |least| offset.min(*least))
+    }
+
+    /// See [`Limits::first_flush`].
+    pub(super) fn first_flush_limit(&self) -> Option<i64> {
+        self.limits.as_ref()?.first_flush
+    }
+
+    /// Changes the limits.
+    pub(super) fn limit(&mut self, change: impl FnOnce(&mut Limits)) {
+        let limits = self.limits.get_or_insert_default();
+        change(limits);
+        if limits.first_flush.is_none() && limits.cuts.is_empty() {
+            self.limits = None;
+        }
     }
 
     pub(super) fn end_mark(&self) -> Mark {
