@@ -324,8 +324,8 @@ pub const ROWS: &[Row] = &[
             bytes: 2_000_000_000,
         }),
         judgements: &[
-            of_variant("1", floor(Metric::FetchMbS, 1.0 / 0.9, 1.05)),
-            of_variant("8", floor(Metric::FetchMbS, 1.0 / 0.9, 1.05)),
+            of_variant("1", floor(Metric::FetchMbS, 1.11, 1.05)),
+            of_variant("8", floor(Metric::FetchMbS, 1.11, 1.05)),
             Judgement {
                 metric: Metric::ReadersApart,
                 variant: "8",

@@ -120,11 +120,15 @@ fn spread(summary: Option<Summary>) -> String {
 /// What a judgement compares, in words.
 fn claim(judged: &Judged) -> String {
     let (metric, variant) = (judged.judgement.metric.title(), judged.judgement.variant);
+    let of = match variant {
+        "" => metric.to_owned(),
+        variant => format!("{metric}, {variant}"),
+    };
     match judged.judgement.against {
-        Against::Kafka => format!("{metric}: times better than Kafka"),
-        Against::Floor => format!("{metric}: times the floor"),
+        Against::Kafka => format!("{of}: times better than Kafka"),
+        Against::Floor => format!("{of}: times the floor"),
         Against::Variant(other) => format!("{metric}: {variant} / {other}"),
-        Against::Nothing => metric.to_owned(),
+        Against::Nothing => of,
     }
 }
 
