@@ -326,6 +326,25 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_judged_by_how_many_times_slower_than_the_floor_it_is() {
+        let of = |variant: &str, rate: f64| Round {
+            variant: variant.into(),
+            ..round("drain", "ringspun", 1, Metric::FetchMbS, rate)
+        };
+        let rounds = [
+            of("1", 1_250.0),
+            of("8", 800.0),
+            round("drain", "floor", 1, Metric::FetchMbS, 1_000.0),
+        ];
+        let outcome = judge(row("drain"), &rounds);
+        let judged: Vec<_> = outcome.judged.iter().take(2).collect();
+        let medians = judged.iter().map(|it| it.summary.map(|s| s.median));
+        assert!(medians.eq([Some(0.8), Some(1.25)]));
+        assert_eq!(judged[0].verdict, Verdict::Goal);
+        assert_eq!(judged[1].verdict, Verdict::Misses);
+    }
+
+    #[test]
     fn a_ratio_is_made_within_a_round_and_its_median_is_judged() {
         let cost = Metric::CpuPerGb;
         let mut rounds = Vec::new();
