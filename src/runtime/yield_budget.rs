@@ -101,6 +101,7 @@ pub struct BulkBudget {
 const QUIET_TURNS: usize = 4;
 
 impl BulkBudget {
+    /// Turns of so many bytes.
     pub fn new(long: usize, short: usize) -> BulkBudget {
         BulkBudget {
             long,

@@ -334,7 +334,7 @@ impl World {
                 return Ok(());
             }
         }
-        if self.has_to_make_anew()? {
+        if self.has_to_make_anew() {
             self.make_anew()?;
         }
         self.enter(Phase::Other);
@@ -358,10 +358,10 @@ impl World {
     }
 
     /// Whether there is a deleted log, and the others are open.
-    fn has_to_make_anew(&self) -> Result<bool, Stop> {
+    fn has_to_make_anew(&self) -> bool {
         let is_deleted = |side: &Side| side.place == Place::Deleted;
         let are_open = |side: &Side| side.log.is_some() || is_deleted(side);
-        Ok(self.sides.iter().any(is_deleted) && self.sides.iter().all(are_open))
+        self.sides.iter().any(is_deleted) && self.sides.iter().all(are_open)
     }
 
     /// Makes logs of the names of those that were deleted, once no checkpoint speaks of them any more: what it said would
