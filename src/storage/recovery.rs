@@ -227,7 +227,7 @@ impl<D: Disk> Log<D> {
         let dir = self.dir();
         let settings = self.settings();
         let mut loader = Loader::new(&self.disk, &dir, &settings, now);
-        let (base_offset, start, expiration_ms, epochs) = {
+        let (base_offset, first, start, expiration_ms, epochs) = {
             let mut state = self.state.borrow_mut();
             // They are written once they may be, and the next start reads them: it must not know other producers
             // than the log does from now on.
@@ -236,6 +236,7 @@ impl<D: Disk> Log<D> {
             state.active_mut().close_files();
             (
                 state.active().base_offset,
+                state.segments[0].base_offset,
                 state.log_start_offset,
                 state.producer_expiration_ms,
                 state.epochs.clone(),
@@ -265,11 +266,13 @@ impl<D: Disk> Log<D> {
                 loader.remove(snapshot, FileKind::Snapshot).await?;
             }
             let mut epochs = epochs;
+            // Not from the log start offset, which a kill may take back: the next snapshot would not tell of producers
+            // whose records are there again.
             let producers = loader
                 .load_producers(
                     &segments,
                     &names,
-                    start,
+                    first,
                     rebuilt.next_offset,
                     &BTreeSet::from([base_offset]),
                     &mut epochs,
@@ -286,12 +289,14 @@ impl<D: Disk> Log<D> {
             state.producers = producers;
             state.epochs_dirty = true;
             state.epochs = epochs;
-            if state.log_start_offset > start {
+            let log_start_offset = Offset(state.log_start_offset);
+            if log_start_offset.0 > start {
                 // Records were deleted meanwhile.
-                let start = Offset(state.log_start_offset);
-                state.epochs.truncate_from_start(start);
-                state.producers.on_log_start_offset_incremented(start);
+                state.epochs.truncate_from_start(log_start_offset);
             }
+            state
+                .producers
+                .on_log_start_offset_incremented(log_start_offset);
             state.is_cutting = false;
             state
                 .snapshots

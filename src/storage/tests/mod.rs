@@ -10,6 +10,7 @@ mod fill;
 mod kafka;
 mod model;
 mod power;
+mod producers;
 mod restart;
 mod retention;
 mod rot;

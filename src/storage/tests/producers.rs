@@ -1,0 +1,68 @@
+//! What a log knows of its producers after it was cut, and what a start finds of that. A producer of which a log knows
+//! less than it wrote is refused when it goes on; one that is not known at all goes on anywhere.
+
+use super::cleaner::end_txn;
+use super::memory::Crash;
+use super::power::{append_until_rolled, from_checkpoint};
+use super::*;
+use crate::records::control::TxnOutcome;
+
+const PRODUCER: ProducerId = ProducerId(1);
+
+/// A batch of two records of the producer, which has written `sequence` records.
+fn idempotent(log: &Log<MemoryDisk>, sequence: i32) -> Offset {
+    let builder = BatchBuilder::uncompressed();
+    let builder = builder.producer(PRODUCER, ProducerEpoch(0), sequence);
+    append(log, batch_of(builder, 7, 2, NOW.0))
+}
+
+/// The last sequence that is known of the producer.
+fn known(log: &Log<MemoryDisk>) -> Option<i32> {
+    let producers = log.producers();
+    producers.get(PRODUCER).map(|entry| entry.last_sequence())
+}
+
+#[test]
+fn a_truncation_forgets_no_producer_whose_deleted_records_a_kill_brings_back() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    idempotent(&log, 0);
+    append(&log, batch(0, 3, NOW.0));
+    let end = log.log_end_offset();
+    append(&log, batch(0, 3, NOW.0));
+    // No checkpoint says so before the kill.
+    log.delete_records(Offset(2), end).unwrap();
+    run(log.truncate_to(log.lower_recovery_point(end), NOW)).unwrap();
+    assert_eq!(log.log_start_offset(), Offset(2));
+    assert_eq!(known(&log), Some(1));
+    append_until_rolled(&log);
+    run(log.flush()).unwrap();
+    run(log.prepare()).unwrap();
+    let options = from_checkpoint(&log);
+    let (log, _) = open(&disk.crash(Crash::Kill), &data, &settings(), options);
+    assert_eq!(log.log_start_offset(), Offset(0));
+    assert_eq!(known(&log), Some(1));
+}
+
+#[test]
+fn a_truncation_forgets_no_aborted_transaction_whose_records_a_kill_brings_back() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    let builder = BatchBuilder::uncompressed().transactional();
+    let builder = builder.producer(PRODUCER, ProducerEpoch(0), 0);
+    append(&log, batch_of(builder, 7, 2, NOW.0));
+    end_txn(&log, PRODUCER.0, TxnOutcome::Abort);
+    let start = log.log_end_offset();
+    append(&log, batch(0, 3, NOW.0));
+    let end = log.log_end_offset();
+    append(&log, batch(0, 3, NOW.0));
+    log.delete_records(start, end).unwrap();
+    run(log.truncate_to(log.lower_recovery_point(end), NOW)).unwrap();
+    append_until_rolled(&log);
+    run(log.flush()).unwrap();
+    let options = from_checkpoint(&log);
+    let (log, _) = open(&disk.crash(Crash::Kill), &data, &settings(), options);
+    assert_eq!(log.log_start_offset(), Offset(0));
+    let aborted = run(log.aborted_transactions(Offset(0), end)).unwrap();
+    assert_eq!(aborted.len(), 1);
+}
