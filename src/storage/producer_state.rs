@@ -449,12 +449,12 @@ impl ProducerState {
         self.unreplicated.retain(|_, last| *last >= high_watermark);
     }
 
-    /// The log now starts at `log_start_offset`. Producers stay, even if all their records are gone.
+    /// The log now starts at `log_start_offset`. Producers stay, even if all their records are gone: the next snapshot
+    /// tells of them, and what was there of one below goes with its segment.
     pub fn on_log_start_offset_incremented(&mut self, log_start_offset: Offset) {
         self.unreplicated
             .retain(|_, last| *last >= log_start_offset);
         self.map_end_offset = self.map_end_offset.max(log_start_offset);
-        self.snapshot_offset = self.snapshot_offset.max(log_start_offset);
     }
 
     /// First record of the oldest transaction that has no marker yet.

@@ -66,3 +66,20 @@ fn a_truncation_forgets_no_aborted_transaction_whose_records_a_kill_brings_back(
     let aborted = run(log.aborted_transactions(Offset(0), end)).unwrap();
     assert_eq!(aborted.len(), 1);
 }
+
+#[test]
+fn a_clean_stop_forgets_no_producer_though_all_records_are_deleted() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    idempotent(&log, 0);
+    let end = run(log.flush()).unwrap();
+    log.delete_records(end, end).unwrap();
+    run(log.close(NOW)).unwrap();
+    let options = OpenOptions {
+        log_start_offset: Some(end),
+        ..options(true)
+    };
+    let (log, _) = open(&disk, &data, &settings(), options);
+    assert_eq!(log.log_start_offset(), end);
+    assert_eq!(known(&log), Some(1));
+}
