@@ -295,12 +295,13 @@ impl<D: Disk> Log<D> {
             state.epochs_dirty |= state.epochs.truncate_from_end(Offset(end));
         }
         let end = self.log_end_offset().0;
-        // Later segments go, the newest first.
+        // Later segments go, the newest first. One that begins at the end stays, as in Kafka, with the snapshot of producers
+        // there: nothing else tells of what the cleaner has taken before it.
         let mut removed = 0;
         loop {
             let last = {
                 let mut state = self.state.borrow_mut();
-                let is_behind = state.active().base_offset >= end && state.segments.len() > 1;
+                let is_behind = state.active().base_offset > end && state.segments.len() > 1;
                 if !is_behind {
                     break;
                 }

@@ -555,7 +555,7 @@ fn a_closed_segment_with_nothing_to_sync_is_cut_all_the_same() {
 }
 
 #[test]
-fn a_segment_that_a_truncation_ends_at_its_end_is_cut_when_it_is_closed_again() {
+fn a_segment_behind_which_the_log_is_cut_is_cut_to_what_it_holds() {
     let (memory_disk, data) = memory();
     let disk = direct(memory_disk);
     let log = create(&disk, &data, &settings());
@@ -567,7 +567,7 @@ fn a_segment_that_a_truncation_ends_at_its_end_is_cut_when_it_is_closed_again() 
     made.pop();
     let end = Offset(log.state.borrow().active().base_offset);
     run(log.truncate_to(log.lower_recovery_point(end), NOW)).unwrap();
-    assert_eq!((log.segment_count(), log.log_end_offset()), (1, end));
+    assert_eq!((log.segment_count(), log.log_end_offset()), (2, end));
     append(&log, batch(made.len() as u64, 40, NOW.0));
     made.push((made.len() as u64, 40));
     assert_eq!(log.segment_count(), 2);

@@ -1,7 +1,7 @@
 //! What a log knows of its producers after it was cut, and what a start finds of that. A producer of which a log knows
 //! less than it wrote is refused when it goes on; one that is not known at all goes on anywhere.
 
-use super::cleaner::end_txn;
+use super::cleaner::{compacted, end_txn, try_clean};
 use super::memory::Crash;
 use super::power::{append_until_rolled, from_checkpoint};
 use super::*;
@@ -82,4 +82,29 @@ fn a_clean_stop_forgets_no_producer_though_all_records_are_deleted() {
     let (log, _) = open(&disk, &data, &settings(), options);
     assert_eq!(log.log_start_offset(), end);
     assert_eq!(known(&log), Some(1));
+}
+
+#[test]
+fn a_cut_where_a_segment_begins_forgets_no_batch_that_the_cleaner_has_taken_before_it() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &compacted());
+    append_until_rolled(&log);
+    idempotent(&log, 0);
+    append_until_rolled(&log);
+    let base = log.state.borrow().active().base_offset;
+    run(log.flush()).unwrap();
+    // By this the one before is not the last, and goes.
+    idempotent(&log, 2);
+    run(log.flush()).unwrap();
+    try_clean(&log, 50, NOW.0).unwrap();
+    run(log.truncate_to(log.lower_recovery_point(Offset(base)), NOW)).unwrap();
+    assert_eq!(log.log_end_offset(), Offset(base));
+    assert_eq!(known(&log), Some(1));
+    let options = from_checkpoint(&log);
+    for seed in 0..20 {
+        let image = disk.crash(Crash::Power { seed });
+        let (log, _) = open(&image, &data, &compacted(), options.clone());
+        assert_eq!(log.log_end_offset(), Offset(base), "{seed}");
+        assert_eq!(known(&log), Some(1), "{seed}");
+    }
 }
