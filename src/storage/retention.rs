@@ -401,7 +401,9 @@ impl<D: Disk> Log<D> {
             state.segments.push_back(Segment::new(offset.0, now.0));
             removed
         };
-        for segment in removed.into_iter().rev() {
+        // Oldest first, so that a crash leaves what retention might: the cleaner has taken records, and batches of producers,
+        // because of later ones.
+        for segment in removed {
             self.remove_segment(segment).await?;
         }
         // A stop leaves one where no segment begins.

@@ -2,7 +2,7 @@
 //! less than it wrote is refused when it goes on; one that is not known at all goes on anywhere.
 
 use super::cleaner::{compacted, end_txn, try_clean};
-use super::memory::Crash;
+use super::memory::{Call, Crash, Fault};
 use super::power::{append_until_rolled, from_checkpoint};
 use super::*;
 use crate::records::control::TxnOutcome;
@@ -107,4 +107,42 @@ fn a_cut_where_a_segment_begins_forgets_no_batch_that_the_cleaner_has_taken_befo
         assert_eq!(log.log_end_offset(), Offset(base), "{seed}");
         assert_eq!(known(&log), Some(1), "{seed}");
     }
+}
+
+#[test]
+fn a_log_that_is_emptied_by_half_knows_of_a_producer_all_or_nothing() {
+    let empty = |at: Option<u64>| {
+        let (disk, data) = memory();
+        let log = create(&disk, &data, &compacted());
+        for sequence in [0, 2, 4, 6] {
+            idempotent(&log, sequence);
+            append_until_rolled(&log);
+        }
+        idempotent(&log, 8);
+        run(log.flush()).unwrap();
+        // But for the last batch all of the producer's go.
+        try_clean(&log, 50, NOW.0).unwrap();
+        let lowered = log.lower_recovery_point(Offset(100));
+        let options = from_checkpoint(&log);
+        let before = disk.calls(Call::Any);
+        if let Some(at) = at {
+            disk.set_fault(Call::Any, before + at, Fault::PowerOff);
+        }
+        let emptied = run(log.truncate_fully_and_start_at(lowered, NOW));
+        assert_eq!(emptied.is_ok(), at.is_none());
+        (disk.calls(Call::Any) - before, disk, data, options)
+    };
+    let (calls, ..) = empty(None);
+    let mut halves = 0;
+    for at in 1..=calls {
+        let (_, disk, data, options) = empty(Some(at));
+        let kill = std::iter::once(Crash::Kill);
+        for crash in kill.chain((0..10).map(|seed| Crash::Power { seed })) {
+            let (log, _) = open(&disk.crash(crash), &data, &compacted(), options.clone());
+            let known = known(&log);
+            assert!(known.is_none() || known == Some(9), "{at}: {known:?}");
+            halves += u32::from(known.is_some());
+        }
+    }
+    assert!(halves > 10, "{halves}");
 }

@@ -56,10 +56,7 @@ pub fn check(
 
 fn bounds(log: &TestLog, history: &History, after: After) -> Outcome {
     let (start, end) = (log.log_start_offset().0, log.log_end_offset().0);
-    // Retention took all below the cut while the log was being cut: it is emptied, and a crash in the middle leaves
-    // nothing, or what retention had left. Below where the log ever began nobody is owed anything.
-    let may_be_emptied =
-        history.is_truncating && (history.is_emptying || history.end <= history.start_ever);
+    let may_be_emptied = history.is_half_emptied();
     ensure!(
         end >= history.flushed || may_be_emptied,
         "ends at {end}, flushed to {}",
@@ -86,9 +83,8 @@ fn bounds(log: &TestLog, history: &History, after: After) -> Outcome {
     // Of records that were never flushed, a power cut may take the first ones with the name of their segment and
     // leave those behind: nothing tells that from what retention leaves.
     let was_flushed = after != After::Power || history.flushed > told;
-    let is_left_by_retention = may_be_emptied && start <= history.start_ever;
     ensure!(
-        start <= told || !was_flushed || is_left_by_retention,
+        start <= told || !was_flushed || may_be_emptied,
         "starts at {start}, behind {told}"
     );
     let most = history.candidates(after).map(|b| b.last() + 1).max();
@@ -232,13 +228,14 @@ fn adopt(found: &[Found], log: &TestLog, history: &mut History, after: After) {
         0
     };
     let was_start = history.start;
-    let is_emptying = history.is_emptying;
+    let is_emptying = history.is_half_emptied();
     let mut all = std::mem::take(&mut history.batches);
     let acknowledged = all.len();
     all.append(&mut history.maybe);
-    match after {
-        After::Kill => all.extend(history.ghosts.iter().cloned()),
-        After::Running | After::Power => all.append(&mut history.ghosts),
+    // What was cut off last, first: it may stand where something was that was cut off before.
+    all.extend(history.ghosts.iter().rev().cloned());
+    if after != After::Kill {
+        history.ghosts.clear();
     }
     let is_found = |batch: &Batch| {
         let base = Offset(batch.base());
@@ -247,7 +244,6 @@ fn adopt(found: &[Found], log: &TestLog, history: &mut History, after: After) {
             batch.is(&f.header) && f.records.iter().all(|r| batch.records.contains(r))
         })
     };
-    let mut seen = BTreeSet::new();
     let mut kept: Vec<Batch> = Vec::new();
     let (there, others): (Vec<_>, Vec<_>) = all
         .into_iter()
@@ -266,7 +262,8 @@ fn adopt(found: &[Found], log: &TestLog, history: &mut History, after: After) {
                 continue;
             }
         }
-        if seen.insert(batch.base()) {
+        let is_beside = |k: &Batch| k.last() < batch.base() || batch.last() < k.base();
+        if kept.iter().all(is_beside) {
             kept.push(batch);
         }
     }

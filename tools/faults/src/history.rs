@@ -173,6 +173,13 @@ impl History {
         self.decide();
     }
 
+    /// Whether a truncation has not come to its end that empties the log: one that is to, or one below all that retention
+    /// has left. A crash in the middle leaves the end of what there was, or nothing; below where the log ever began
+    /// nobody is owed anything.
+    pub fn is_half_emptied(&self) -> bool {
+        self.is_truncating && (self.is_emptying || self.end <= self.start_ever)
+    }
+
     /// All below `offset` survives a power cut. `is_all`: so do the cuts.
     pub fn flushed_to(&mut self, offset: i64, is_all: bool) {
         self.flushed = self.flushed.max(offset.min(self.end));
