@@ -18,51 +18,45 @@
 //! A disk that fails, or has no room left for more, ends a move and nothing else: the current log goes on. Only where the
 //! new one may have got its name and cannot be taken out of the way does the partition go offline, as the next start
 //! would take it for the one that is whole.
+//!
+//! Here is what a move is to its shard: asked for, waited for, ended. What is done to the disks is [`mover`]'s.
+
+mod mover;
 
 use std::cell::{Cell, RefCell};
-use std::io::ErrorKind;
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
 
-use crate::base::{Offset, TopicPartition};
+use mover::{Host, Mover, Place};
+
+use crate::base::{Offset, Timestamp, TopicPartition};
 use crate::broker::error::PartitionError;
-use crate::broker::lifecycle::deleted_name;
 use crate::broker::messages::PartitionSize;
-use crate::broker::offload::{ShardLog, bytes_of};
-use crate::broker::partition::Partition;
+use crate::broker::offload::ShardDisk;
+use crate::broker::partition::{Moved, Partition};
 use crate::broker::shard::{Shard, spawn, wall_clock};
-use crate::records::control::EndTxnMarker;
-use crate::records::{BatchHeader, verify_crc};
 use crate::replication::LeaderState;
 use crate::runtime::executor::yield_now;
-use crate::storage::checkpoint::REPLICA_MOVED;
-use crate::storage::{Disk as _, Log, LogError, OpenOptions, names};
-
-/// Bytes that are copied before other tasks run.
-const TURN_BYTES: u32 = 512 * 1024;
-
-/// How often the copy may meet a log that has grown while it was flushed, before appends have to stand still.
-const ROUNDS: usize = 8;
+use crate::storage::{Disk, Log, LogError};
 
 /// How long a move waits before it looks again for its turn.
 const TICK: Duration = Duration::from_millis(20);
 
 /// One move, from when it was asked for.
-pub(crate) struct Move {
+pub(crate) struct Move<D: Disk = ShardDisk> {
     /// The directory's place in `log.dirs`.
     to: usize,
     cancelled: Cell<bool>,
     /// Where the log is to go after this, which was asked for later.
     next: Cell<Option<usize>>,
     /// What has been copied, once there is something.
-    log: RefCell<Option<Rc<ShardLog>>>,
+    log: RefCell<Option<Rc<Log<D>>>>,
 }
 
-impl Move {
+impl<D: Disk> Move<D> {
     fn new(to: usize) -> Rc<Self> {
         Rc::new(Self {
             to,
@@ -83,6 +77,7 @@ impl Drop for Turn<'_> {
 }
 
 /// Why a move did not come to its end.
+#[derive(Debug)]
 enum Ended {
     /// Another was asked for, or the partition goes.
     Cancelled,
@@ -188,8 +183,26 @@ impl Shard {
             return;
         }
         let began = Instant::now();
-        let ended = self.copy_and_swap(&partition, running).await;
-        let to = self.directories.all()[running.to].path.display();
+        let directory = &self.directories.all()[running.to];
+        let host = Moving {
+            shard: self,
+            partition: &partition,
+            running,
+        };
+        let mover = Mover {
+            host: &host,
+            partition: &partition,
+            running,
+            place: Place {
+                directory: running.to,
+                path: &directory.path,
+                disk: self.directories.disk(),
+                allocation: &directory.allocation,
+            },
+            source_disk: self.directories.disk(),
+        };
+        let ended = self.copy_and_swap(&mover).await;
+        let to = directory.path.display();
         let (topic, index) = (&partition.topic, key.partition.0);
         match &ended {
             Ok(()) => tracing::info!(
@@ -207,78 +220,45 @@ impl Shard {
         }
         if let (Err(Ended::Cancelled | Ended::Failed(_)), Some(log)) = (&ended, running.log.take())
         {
-            self.discard(key, &log).await;
+            mover.discard(&log).await;
         }
+    }
+
+    /// Copies the log and puts the copy in its place, once no other log is copied.
+    async fn copy_and_swap(&self, mover: &Mover<'_, ShardDisk, Moving<'_>>) -> Result<(), Ended> {
+        mover.check()?;
+        // A pass of the cleaner that is under way sees this move and ends.
+        while self.cleaning.get() == Some(mover.partition.key) {
+            mover.check()?;
+            Timer::new(TICK).await;
+        }
+        let future = mover.make_future().await?;
+        *mover.running.log.borrow_mut() = Some(future.clone());
+        let _turn = self.turn(mover).await?;
+        mover.check_marks().await?;
+        self.check_room(mover.partition, mover.running).await?;
+        mover.fill_and_swap(&future).await
     }
 
     /// Waits until no other log is copied. Those that are deleted meanwhile, or are to go elsewhere, wait no longer: a
     /// deletion holds up whatever else the metadata says.
-    async fn turn(&self, partition: &Partition, running: &Move) -> Result<Turn<'_>, Ended> {
+    async fn turn(&self, mover: &Mover<'_, ShardDisk, Moving<'_>>) -> Result<Turn<'_>, Ended> {
         while self.move_turn.get() {
-            self.check_move(partition, running)?;
+            mover.check()?;
             Timer::new(TICK).await;
         }
         self.move_turn.set(true);
         Ok(Turn(&self.move_turn))
     }
 
-    /// Removes a log that did not come to serve. Returns whether it has lost its name for good.
-    async fn discard(&self, key: TopicPartition, log: &ShardLog) -> bool {
-        let dir = log.dir();
-        let Some(parent) = dir.parent() else {
-            return false;
-        };
-        let to = parent.join(deleted_name("moving", key));
-        match log.rename_deleted(&to).await {
-            Ok(()) => {
-                self.directories.remove_folder(&to).await;
-                true
-            }
-            Err(error) => {
-                tracing::warn!("{} is left behind: {error}", dir.display());
-                false
-            }
-        }
-    }
-
-    fn check_move(&self, partition: &Partition, running: &Move) -> Result<(), Ended> {
-        if partition.deleted.get() || running.cancelled.get() {
-            return Err(Ended::Cancelled);
-        }
-        if self.is_stopping() {
-            return Err(Ended::Stopping);
-        }
-        if let Some(failure) = partition.log.failure() {
-            return Err(Ended::Failed(failure.to_string()));
-        }
-        // Or it would leave a disk that serves for one that does not.
-        match self.directories.all()[running.to].failure() {
-            Some(why) => Err(Ended::Failed(why.to_owned())),
-            None => Ok(()),
-        }
-    }
-
-    /// Looks before the first byte whether the log can go where it is to go.
-    async fn check_place(&self, partition: &Partition, running: &Move) -> Result<(), Ended> {
-        let (source, disk) = (&partition.log, self.directories.disk());
-        // The mark says of this log that it is the one to keep. With another on the next disk, a start could not tell
-        // them apart.
-        match disk.read_file(&source.dir().join(REPLICA_MOVED), 0).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => {
-                return Err(Ended::Failed(
-                    "what its last move left behind is taken away by a restart, not before"
-                        .to_owned(),
-                ));
-            }
-        }
+    /// Looks before the first byte whether there is room for the log.
+    async fn check_room(&self, partition: &Partition, running: &Move) -> Result<(), Ended> {
         let Some(space) = self.directories.measure(running.to).await else {
             return Ok(());
         };
         let free = u64::try_from(space.usable_bytes).unwrap_or(0);
         let room = free.saturating_sub(self.settings().log_min_free_bytes);
-        let size = source.size_bytes();
+        let size = partition.log.size_bytes();
         if size > room {
             return Err(Ended::Failed(format!(
                 "it has {size} bytes and there is room for {room} \
@@ -287,177 +267,51 @@ impl Shard {
         }
         Ok(())
     }
+}
 
-    async fn copy_and_swap(
-        self: &Rc<Self>,
-        partition: &Rc<Partition>,
-        running: &Move,
-    ) -> Result<(), Ended> {
-        self.check_move(partition, running)?;
-        // A pass of the cleaner that is under way sees this move and ends.
-        while self.cleaning.get() == Some(partition.key) {
-            self.check_move(partition, running)?;
-            Timer::new(TICK).await;
-        }
-        let future = self.make_future(partition, running).await?;
-        *running.log.borrow_mut() = Some(future.clone());
-        let _turn = self.turn(partition, running).await?;
-        self.check_place(partition, running).await?;
-        let mut at = future.log_end_offset();
-        for _ in 0..ROUNDS {
-            self.copy(partition, running, &future, &mut at).await?;
-            future.flush().await?;
-            if at == partition.log.log_end_offset() {
-                break;
-            }
-        }
-        self.coordinators.close(partition);
-        partition.moving.set(true);
-        let swapped = self.swap(partition, running, &future, at).await;
-        match &swapped {
-            Ok(moved) => {
-                moved.moving.set(false);
-                if !moved.deleted.get() {
-                    self.coordinators.open(self, moved);
-                }
-            }
-            Err(_) => {
-                partition.moving.set(false);
-                if !partition.deleted.get() && !self.is_stopping() {
-                    self.coordinators.open(self, partition);
-                }
-            }
-        }
-        swapped.map(drop)
+/// A move and the shard on which it is.
+struct Moving<'a> {
+    shard: &'a Rc<Shard>,
+    partition: &'a Rc<Partition>,
+    running: &'a Move,
+}
+
+impl Host<ShardDisk> for Moving<'_> {
+    fn is_stopping(&self) -> bool {
+        self.shard.is_stopping()
     }
 
-    /// Makes the log that is to be filled. It begins where the first batch does that is still read.
-    async fn make_future(
-        &self,
-        partition: &Partition,
-        running: &Move,
-    ) -> Result<Rc<ShardLog>, Ended> {
-        let source = &partition.log;
-        let (mut start, first) = loop {
-            let start = source.log_start_offset();
-            match source.read(start, 1, source.log_end_offset(), true).await {
-                Ok(first) => break (start, first),
-                // Retention has passed us.
-                Err(LogError::OffsetOutOfRange { .. }) => self.check_move(partition, running)?,
-                Err(error) => return Err(error.into()),
-            }
-        };
-        if let Some(slice) = first.slice {
-            let bytes = bytes_of(slice).await?;
-            let header = BatchHeader::parse(&bytes).map_err(|e| Ended::Failed(e.to_string()))?;
-            start = start.min(header.base_offset);
-        }
-        let directory = &self.directories.all()[running.to];
-        let unique = uuid::Uuid::new_v4().as_u128();
-        let name = names::future_folder_name(&partition.topic, partition.key.partition, unique);
-        let path: Arc<Path> = directory.path.join(name).into();
-        let options = OpenOptions {
-            is_clean: true,
-            recovery_point: start,
-            log_start_offset: None,
-            // What was compacted is copied as it is.
-            cleaned_to: source.cleaned_to(),
-            has_checkpoint: true,
-            producer_expiration_ms: i64::try_from(self.settings().producer_id_expiration_ms)
-                .unwrap_or(i64::MAX),
-            allocation: Some(directory.allocation.clone()),
-            now: wall_clock(),
-        };
-        let (disk, settings) = (self.directories.disk(), partition.settings());
-        let topic_id = partition.key.topic_id;
-        self.directories.one_more(running.to);
-        match Log::create(disk, path.clone(), settings, topic_id, start, options).await {
-            Ok(log) => Ok(Rc::new(log)),
-            Err(error) => {
-                self.directories.remove_folder(&path).await;
-                Err(error.into())
-            }
-        }
+    fn place_failure(&self) -> Option<&str> {
+        self.shard.directories.all()[self.running.to].failure()
     }
 
-    /// Copies from `at` to where the log ends by then.
-    async fn copy(
-        &self,
-        partition: &Partition,
-        running: &Move,
-        future: &ShardLog,
-        at: &mut Offset,
-    ) -> Result<(), Ended> {
-        let source = &partition.log;
-        loop {
-            self.check_move(partition, running)?;
-            // Retention may have passed us.
-            *at = (*at).max(source.log_start_offset());
-            let end = source.log_end_offset();
-            if *at >= end {
-                return Ok(());
-            }
-            // What was changed meanwhile counts for what comes now.
-            future.set_settings(partition.settings());
-            let read = match source.read(*at, TURN_BYTES, end, true).await {
-                Ok(read) => read,
-                Err(LogError::OffsetOutOfRange { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let Some(slice) = read.slice else {
-                // Compacted away up to there.
-                *at = end;
-                continue;
-            };
-            let began = Instant::now();
-            let bytes = bytes_of(slice).await?;
-            let mut position = 0;
-            while let Some(rest) = bytes.get(position..).filter(|rest| !rest.is_empty()) {
-                let header = BatchHeader::parse(rest).map_err(|e| Ended::Failed(e.to_string()))?;
-                let len = header.size_in_bytes();
-                if rest.len() < len {
-                    break;
-                }
-                let batch = bytes.slice(position..position + len);
-                position += len;
-                if !self.room.take(running.to, len) {
-                    return Err(Ended::Failed(
-                        "there is no room left but ringspun.log.min.free.bytes".to_owned(),
-                    ));
-                }
-                if !verify_crc(&batch) {
-                    return Err(Ended::Failed(format!("damaged records at offset {at}")));
-                }
-                *at = header.next_offset();
-                let marker = match header.is_control() {
-                    true => EndTxnMarker::of_batch(&header, &batch).ok().flatten(),
-                    false => None,
-                };
-                let staged =
-                    future.stage_as_follower(batch, &header, marker.as_ref(), wall_clock());
-                staged.map_err(|error| Ended::Failed(error.to_string()))?;
-            }
-            if position == 0 {
-                return Err(Ended::Failed(format!("no whole batch at offset {at}")));
-            }
-            if future.write_staged(wall_clock()).await?.prepare {
-                future.prepare().await?;
-            }
-            self.keep_rate(running, position, began.elapsed()).await;
-        }
+    fn now(&self) -> Timestamp {
+        wall_clock()
     }
 
-    /// Keeps `replica.alter.log.dirs.io.max.bytes.per.second` after `bytes` that took `took`.
-    async fn keep_rate(&self, running: &Move, bytes: usize, took: Duration) {
-        let node = self
-            .settings()
-            .replica_alter_log_dirs_io_max_bytes_per_second;
-        let rate = node as f64 / f64::from(self.shards.max(1));
+    fn producer_expiration_ms(&self) -> i64 {
+        let ms = self.shard.settings().producer_id_expiration_ms;
+        i64::try_from(ms).unwrap_or(i64::MAX)
+    }
+
+    fn one_more(&self) {
+        self.shard.directories.one_more(self.running.to);
+    }
+
+    fn take_room(&self, bytes: usize) -> bool {
+        self.shard.room.take(self.running.to, bytes)
+    }
+
+    /// Keeps `replica.alter.log.dirs.io.max.bytes.per.second`.
+    async fn copied(&self, bytes: usize, took: Duration) {
+        let settings = self.shard.settings();
+        let node = settings.replica_alter_log_dirs_io_max_bytes_per_second;
+        let rate = node as f64 / f64::from(self.shard.shards.max(1));
         match Duration::try_from_secs_f64(bytes as f64 / rate.max(1.0)) {
             Ok(takes) if takes > took + Duration::from_millis(1) => {
                 // In pieces, so that a stop is not held up, nor a deletion.
                 let until = Instant::now() + (takes - took);
-                let goes_on = || !self.is_stopping() && !running.cancelled.get();
+                let goes_on = || !self.shard.is_stopping() && !self.running.cancelled.get();
                 while Instant::now() < until && goes_on() {
                     let left = until.saturating_duration_since(Instant::now());
                     Timer::new(left.min(TICK)).await;
@@ -467,123 +321,62 @@ impl Shard {
         }
     }
 
-    /// Steps 2 to 4: puts the new log in the place of the current one, to which nothing is appended any more. Returns the
-    /// partition that serves then.
-    async fn swap(
-        self: &Rc<Self>,
-        partition: &Rc<Partition>,
-        running: &Move,
-        future: &Rc<ShardLog>,
-        mut at: Offset,
-    ) -> Result<Rc<Partition>, Ended> {
-        let source = &partition.log;
-        while source.staged_end_offset() != source.log_end_offset() {
-            self.check_move(partition, running)?;
-            yield_now().await;
+    async fn written(&self) {
+        yield_now().await;
+    }
+
+    async fn flushed(&self) {
+        self.shard.mark_flush(self.partition);
+        Timer::new(Duration::from_millis(1)).await;
+    }
+
+    fn close_coordinators(&self) {
+        self.shard.coordinators.close(self.partition);
+    }
+
+    fn open_coordinators(&self, partition: &Rc<Partition>) {
+        if !partition.deleted.get() && !self.shard.is_stopping() {
+            self.shard.coordinators.open(self.shard, partition);
         }
-        // Who waits for an fsync is answered by the log that has the record.
-        while partition.has_waiting() && source.recovery_point() < source.log_end_offset() {
-            self.check_move(partition, running)?;
-            self.mark_flush(partition);
-            Timer::new(Duration::from_millis(1)).await;
-        }
-        self.copy(partition, running, future, &mut at).await?;
-        let end = source.log_end_offset();
-        if future.log_end_offset() != end {
-            // Where nothing is left to be read, the offsets go on all the same.
-            if source.log_start_offset() != end {
-                return Err(Ended::Failed(format!(
-                    "the copy ends at offset {} and the log at {end}",
-                    future.log_end_offset()
-                )));
-            }
-            // No checkpoint speaks of a log that has not got its name.
-            let lowered = future.lower_recovery_point(end);
-            future
-                .truncate_fully_and_start_at(lowered, wall_clock())
-                .await?;
-        }
-        future.take_producers_of(source);
-        let high_watermark = partition.high_watermark();
-        let log_start_offset = source.log_start_offset();
-        if log_start_offset > future.log_start_offset() {
-            future.delete_records(log_start_offset, high_watermark.max(log_start_offset))?;
-        }
-        future.flush().await?;
-        let disk = self.directories.disk();
-        disk.replace_file(&future.dir().join(REPLICA_MOVED), b"")
-            .await?;
-        self.check_move(partition, running)?;
-        let name = names::folder_name(&partition.topic, partition.key.partition);
-        let place = self.directories.all()[running.to].path.join(name);
-        let renamed = future.rename_folder(&place).await;
-        running.log.borrow_mut().take();
-        if let Err(error) = renamed {
-            // It may have its name, and its mark says that it is whole, which it is not once there is an append.
-            let is_named = *future.dir() == *place;
-            if !self.discard(partition.key, future).await && is_named {
-                let failure = source.take_offline(std::io::Error::other(error.to_string()));
-                self.settle(partition.fail(&failure));
-            }
-            return Err(error.into());
-        }
-        // As it was made long ago.
-        future.set_settings(partition.settings());
-        let image = self.image();
+    }
+
+    fn leader(&self, end: Offset, high_watermark: Offset) -> LeaderState {
+        let (image, key) = (self.shard.image(), self.partition.key);
         let found = image
-            .topic(partition.key.topic_id)
-            .and_then(|topic| topic.partition(partition.key.partition));
+            .topic(key.topic_id)
+            .and_then(|topic| topic.partition(key.partition));
         let (replicas, isr) = found.map_or((vec![], vec![]), |found| {
             (found.replicas.clone(), found.isr.clone())
         });
-        let leader = LeaderState::new(
-            self.broker_id,
-            partition.leader_epoch(),
+        LeaderState::new(
+            self.shard.broker_id,
+            self.partition.leader_epoch(),
             &replicas,
             &isr,
             end,
             high_watermark,
             wall_clock(),
-        );
-        let moved = Rc::new(Partition::new(
-            partition.key,
-            partition.topic.clone(),
-            running.to,
-            future.clone(),
-            partition.settings(),
-            leader,
-        ));
-        moved.moving.set(true);
-        self.insert_partition(moved.clone());
-        let waiting = partition.close_moved();
-        self.settle(waiting);
-        self.leave(partition, &moved).await;
-        Ok(moved)
+        )
     }
 
-    /// Takes the old folder out of the way. If that fails, the mark stays and tells the next start which to keep.
-    async fn leave(&self, partition: &Rc<Partition>, moved: &Partition) {
-        let old = partition.log.dir();
-        let Some(parent) = old.parent() else { return };
-        let to = parent.join(deleted_name(&partition.topic, partition.key));
-        if let Err(error) = partition.log.rename_deleted(&to).await {
-            tracing::error!("{} is left behind by its move: {error}", old.display());
-            return;
-        }
-        let disk = self.directories.disk();
-        let dir = moved.log.dir();
-        let unmarked = match disk.remove_file(&dir.join(REPLICA_MOVED)).await {
-            Ok(()) => disk.sync_dir(&dir).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = unmarked {
-            tracing::warn!("{}: {error}", dir.join(REPLICA_MOVED).display());
-        }
-        let delay = Duration::from_millis(partition.settings().file_delete_delay_ms);
-        let directories = self.directories.clone();
+    fn serve(&self, moved: &Rc<Partition>) {
+        self.shard.insert_partition(moved.clone());
+    }
+
+    fn settle(&self, moved: Moved) {
+        self.shard.settle(moved);
+    }
+
+    async fn remove_folder(&self, folder: PathBuf) {
+        self.shard.directories.remove_folder(&folder).await;
+    }
+
+    fn remove_later(&self, folder: PathBuf) {
+        let delay = Duration::from_millis(self.partition.settings().file_delete_delay_ms);
+        let directories = self.shard.directories.clone();
         spawn("folder removal", async move {
             Timer::new(delay).await;
-            directories.remove_folder(&to).await;
+            directories.remove_folder(&folder).await;
         });
     }
 }
