@@ -87,8 +87,10 @@ impl Shard {
                 failed[partition.directory] += 1;
             }
         }
+        let suspected = self.suspected.take();
         for (index, directory) in self.directories.all().iter().enumerate() {
-            if directory.failure().is_none() && failed[index] > judged[index] {
+            let is_suspected = failed[index] > judged[index] || suspected.contains(&index);
+            if directory.failure().is_none() && is_suspected {
                 judged[index] = failed[index];
                 if let Err(error) = self.directories.probe(index).await {
                     // The first of the shards says it.

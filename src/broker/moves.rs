@@ -6,7 +6,9 @@
 //! 2. Appends are refused for some milliseconds, as by a broker that does not lead (clients ask for the leader and send
 //!    again). What is staged is written and acknowledged, the rest is copied, the new log is flushed.
 //! 3. A mark that the new log is whole is written into its folder; the folder gets its name; the partition serves from it.
-//! 4. The old folder is renamed as one of a deleted partition. Only then are appends taken again, and the mark goes.
+//! 4. The old folder is renamed as one of a deleted partition. Only then are appends taken again, and the mark goes. Where
+//!    the disk refuses that, the old folder or the mark is left, and the mark says which of the two counts. So that there
+//!    may be more of them, by later moves, a mark has a time, and the latest counts.
 //!
 //! A crash leaves, up to step 3, the current log and a `-future` folder, which is removed at the start and the move begins
 //! anew; within it, two logs that are equal, of which that with the mark is kept. Nothing that was acknowledged
@@ -15,13 +17,16 @@
 //! One log at a time is copied on a shard. The folders of those that wait are made when they are asked for, so that a
 //! stop or a crash forgets none of them; and of two moves of one log, what was asked for last counts.
 //!
-//! A disk that fails, or has no room left for more, ends a move and nothing else: the current log goes on. Only where the
-//! new one may have got its name and cannot be taken out of the way does the partition go offline, as the next start
-//! would take it for the one that is whole.
+//! A disk that fails, or has no room left for more, ends a move and nothing else: the current log goes on. Where the new
+//! one may have got its name and cannot be taken out of the way, the next start would take it for the one that counts: so
+//! the current one gets a later mark, and only where that fails, too, does the partition go offline. Whether the disk has
+//! more that cannot be served is looked at, as when a log on it fails that is served.
 //!
 //! Here is what a move is to its shard: asked for, waited for, ended. What is done to the disks is [`mover`]'s.
 
 mod mover;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -235,7 +240,6 @@ impl Shard {
         let future = mover.make_future().await?;
         *mover.running.log.borrow_mut() = Some(future.clone());
         let _turn = self.turn(mover).await?;
-        mover.check_marks().await?;
         self.check_room(mover.partition, mover.running).await?;
         mover.fill_and_swap(&future).await
     }
@@ -365,6 +369,10 @@ impl Host<ShardDisk> for Moving<'_> {
 
     fn settle(&self, moved: Moved) {
         self.shard.settle(moved);
+    }
+
+    fn suspect_place(&self) {
+        self.shard.suspected.borrow_mut().insert(self.running.to);
     }
 
     async fn remove_folder(&self, folder: PathBuf) {

@@ -9,7 +9,7 @@
 mod writer;
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,6 +92,8 @@ pub struct Shard {
     moves: RefCell<HashMap<TopicPartition, Rc<Move>>>,
     /// One of them is being copied.
     pub(crate) move_turn: Cell<bool>,
+    /// Directories in which a log failed on its way there.
+    pub(crate) suspected: RefCell<BTreeSet<usize>>,
     /// What the cleaner is at.
     pub(crate) cleaning: Cell<Option<TopicPartition>>,
     /// Where compressed batches are looked into, a piece at a time.
@@ -143,6 +145,7 @@ impl Shard {
             rolled_event: Event::default(),
             moves: RefCell::default(),
             move_turn: Cell::new(false),
+            suspected: RefCell::default(),
             cleaning: Cell::new(None),
             scratch: RefCell::new(Scratch::default()),
             stopping: Cell::new(false),

@@ -9,16 +9,16 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use tokio::sync::Notify;
 
-use crate::base::{LeaderEpoch, Offset, PartitionIndex, TopicId};
+use crate::base::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId};
 use crate::broker::checkpoint_files::CheckpointFiles;
 use crate::broker::offload::{Directory, Points};
 use crate::controller::FoundTopic;
 use crate::metadata::Image;
-use crate::server::data_dir::DataDirs;
+use crate::server::data_dir::DataDir;
 use crate::storage::checkpoint::{
     CLEANER_OFFSET_CHECKPOINT, LOG_START_OFFSET_CHECKPOINT, Offsets, RECOVERY_POINT_CHECKPOINT,
-    REPLICA_MOVED, REPLICATION_OFFSET_CHECKPOINT, decode_offsets, decode_partition_metadata,
-    encode_partition_metadata,
+    REPLICA_MOVED, REPLICATION_OFFSET_CHECKPOINT, decode_moved, decode_offsets,
+    decode_partition_metadata, encode_partition_metadata,
 };
 use crate::storage::names::{self, Folder, PARTITION_METADATA};
 use crate::storage::{AllocationBudget, Inline, PageCache, log_dir, remove_folder_now};
@@ -82,12 +82,12 @@ impl Leftovers {
 ///
 /// `is_known`: the node has metadata, so that it knows what it misses. Then one directory that cannot be
 /// read goes offline, while there is another; a new node is refused.
-pub fn scan(dirs: &DataDirs, is_known: bool) -> io::Result<Found> {
+pub fn scan(dirs: &[DataDir], is_known: bool) -> io::Result<Found> {
     let mut directories = Vec::new();
     let mut partitions = Vec::new();
     let mut leftovers = Leftovers::default();
     let changed = Arc::new(Notify::new());
-    for (directory, dir) in dirs.data().iter().enumerate() {
+    for (directory, dir) in dirs.iter().enumerate() {
         let (mut here, mut expected) = (Vec::new(), HashSet::new());
         let mut failure = dir.offline.clone();
         if failure.is_none()
@@ -99,7 +99,7 @@ pub fn scan(dirs: &DataDirs, is_known: bool) -> io::Result<Found> {
                 &mut leftovers,
             )
         {
-            if !is_known || dirs.data().len() == 1 {
+            if !is_known || dirs.len() == 1 {
                 return Err(error);
             }
             tracing::error!(
@@ -193,37 +193,51 @@ fn scan_one(
     Ok(())
 }
 
-/// Of two folders of one partition, keeps that which was moved here and is whole; the other is what the move had not
-/// taken away yet. Without such a mark the first is kept, and the others are set aside.
+/// When a folder was marked as that of a whole log that has moved, if it was.
+fn moved_at(folder: &Path) -> io::Result<Option<Timestamp>> {
+    let path = folder.join(REPLICA_MOVED);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(Some(decode_moved(&bytes))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(named(&path, error)),
+    }
+}
+
+/// Of several folders of one partition, keeps that which has moved, or stayed, last and is whole; the others are what
+/// moves had not taken away yet. Without such a mark the first is kept, and the others are set aside.
 fn settle_moves(
     directories: &[Directory],
     partitions: &mut Vec<FoundPartition>,
     leftovers: &mut Leftovers,
 ) -> io::Result<()> {
     let path = |found: &FoundPartition| directories[found.directory].path.join(&found.folder);
-    let marked = |found: &FoundPartition| path(found).join(REPLICA_MOVED).exists();
-    let mut kept: HashMap<String, (usize, bool)> = HashMap::new();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
     for found in partitions.iter() {
-        let is_marked = marked(found);
+        *counts.entry(&found.folder).or_default() += 1;
+    }
+    // Of those that have several: where the one is that is kept, and its mark.
+    let mut kept: HashMap<String, (usize, Option<Timestamp>)> = HashMap::new();
+    for found in partitions.iter().filter(|found| counts[&*found.folder] > 1) {
+        let mark = moved_at(&path(found))?;
         let place = kept
             .entry(found.folder.clone())
-            .or_insert((found.directory, is_marked));
-        if is_marked && !place.1 {
-            *place = (found.directory, true);
+            .or_insert((found.directory, mark));
+        if mark > place.1 {
+            *place = (found.directory, mark);
         }
     }
     let mut left = Vec::with_capacity(partitions.len());
     for found in partitions.drain(..) {
-        let (directory, is_marked) = kept[&found.folder];
-        let at = path(&found);
-        if found.directory == directory {
+        let others = kept.get(&found.folder);
+        let Some((_, mark)) = others.filter(|(directory, _)| *directory != found.directory) else {
             left.push(found);
             continue;
-        }
+        };
+        let at = path(&found);
         directories[found.directory]
             .partitions
             .fetch_sub(1, Ordering::Relaxed);
-        if is_marked {
+        if mark.is_some() {
             tracing::info!("{} was moved away and is removed", at.display());
             let unique = uuid::Uuid::new_v4().as_u128();
             let deleted = names::deleted_folder_name(&found.topic, found.partition, unique);
@@ -241,19 +255,21 @@ fn settle_moves(
         }
         File::open(&directories[found.directory].path)?.sync_all()?;
     }
-    // The mark may go once the other has lost its name for good. In a directory that cannot be read it may have it still.
-    let are_all_read = directories.iter().all(|dir| dir.failure().is_none());
-    if !are_all_read {
-        *partitions = left;
+    *partitions = left;
+    // The mark may go once the others have lost their names for good. In a directory that cannot be read they may have
+    // them still.
+    if directories.iter().any(|dir| dir.failure().is_some()) {
         return Ok(());
     }
-    for found in left.iter().filter(|found| marked(found)) {
+    for found in partitions.iter() {
         let at = path(found);
-        fs::remove_file(at.join(REPLICA_MOVED))
-            .and_then(|()| File::open(&at)?.sync_all())
-            .map_err(|e| named(&at, e))?;
+        match fs::remove_file(at.join(REPLICA_MOVED)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => File::open(&at).and_then(|at| at.sync_all()),
+        }
+        .map_err(|e| named(&at, e))?;
     }
-    *partitions = left;
     Ok(())
 }
 
@@ -407,6 +423,11 @@ impl Found {
             directory.partitions.fetch_sub(1, Ordering::Relaxed);
         }
         self.partitions = known;
+        self.settle_moves()
+    }
+
+    /// Of two folders of one partition, keeps one: see [`settle_moves`].
+    pub(crate) fn settle_moves(&mut self) -> io::Result<()> {
         settle_moves(&self.directories, &mut self.partitions, &mut self.leftovers)
     }
 }

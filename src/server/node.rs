@@ -237,7 +237,7 @@ async fn node(
         cluster_defaults,
     };
     let unreadable = |e| NodeError::Failed(format!("data directory: {e}"));
-    let mut found = data::scan(&dirs, !is_new).map_err(unreadable)?;
+    let mut found = data::scan(dirs.data(), !is_new).map_err(unreadable)?;
     if is_new {
         // Of a start that got no further than to make its own metadata.
         if kafka.is_none() {

@@ -20,7 +20,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::base::{Offset, PartitionIndex, TopicId};
+use crate::base::{Offset, PartitionIndex, Timestamp, TopicId};
 
 /// Below these offsets, logs need no recovery.
 pub const RECOVERY_POINT_CHECKPOINT: &str = "recovery-point-offset-checkpoint";
@@ -31,8 +31,8 @@ pub const REPLICATION_OFFSET_CHECKPOINT: &str = "replication-offset-checkpoint";
 
 /// Where the last pass of the cleaner ended.
 pub const CLEANER_OFFSET_CHECKPOINT: &str = "cleaner-offset-checkpoint";
-/// In a partition's folder: it came from another data directory and is whole. Where that one still has a folder of the same
-/// name, this one counts.
+/// In a partition's folder: the log is whole, and other data directories may have folders of the same name, from or to
+/// which it was moved. The one counts whose mark is the latest; see [`encode_moved`].
 pub const REPLICA_MOVED: &str = "replica-moved";
 
 /// Offsets by topic and partition.
@@ -169,6 +169,17 @@ pub fn encode_partition_metadata(topic_id: TopicId) -> Vec<u8> {
     format!("version: 0\ntopic_id: {topic_id}").into_bytes()
 }
 
+/// The content of a [`REPLICA_MOVED`]: when it was written, in milliseconds since the epoch.
+pub fn encode_moved(at: Timestamp) -> Vec<u8> {
+    format!("{}\n", at.0).into_bytes()
+}
+
+/// When a [`REPLICA_MOVED`] was written. One without a time is older than all that have one.
+pub fn decode_moved(bytes: &[u8]) -> Timestamp {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    Timestamp(text.trim().parse().unwrap_or(0))
+}
+
 /// The content of a clean-shutdown mark. `broker_epoch` is -1 if there is none.
 pub fn encode_clean_shutdown(broker_epoch: i64) -> Vec<u8> {
     format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}").into_bytes()
@@ -210,6 +221,13 @@ mod tests {
         ] {
             assert_eq!(decode_offsets(bytes), Err(error));
         }
+    }
+
+    #[test]
+    fn the_latest_mark_of_a_move_is_told() {
+        let at = |ms| decode_moved(&encode_moved(Timestamp(ms)));
+        assert_eq!(at(1_700_000_000_000), Timestamp(1_700_000_000_000));
+        assert!(decode_moved(b"") < at(1));
     }
 
     #[test]

@@ -448,6 +448,12 @@ impl MemoryDisk {
         let mut names = self.shared.names.borrow_mut();
         let rename = (from.to_path_buf(), to.to_path_buf());
         let mut renames = self.shared.renames.borrow_mut();
+        if from != to && matches!(names.get(to), Some(Entry::Dir)) {
+            let is_in = |path: &PathBuf| path.parent() == Some(to);
+            if names.keys().any(is_in) {
+                return Err(io::ErrorKind::DirectoryNotEmpty.into());
+            }
+        }
         match names.get(from) {
             None => return Err(not_found(from)),
             Some(Entry::File(_)) => renames.push(rename),

@@ -15,7 +15,10 @@ use crate::broker::partition::{Moved, Partition};
 use crate::records::control::EndTxnMarker;
 use crate::records::{BatchHeader, verify_crc};
 use crate::replication::LeaderState;
-use crate::storage::checkpoint::REPLICA_MOVED;
+use crate::storage::checkpoint::{
+    REPLICA_MOVED, decode_moved, decode_partition_metadata, encode_moved,
+};
+use crate::storage::names::PARTITION_METADATA;
 use crate::storage::{AllocationBudget, Disk, Log, LogError, OpenOptions, names};
 
 /// Bytes that are copied before other tasks run.
@@ -23,6 +26,9 @@ const TURN_BYTES: u32 = 512 * 1024;
 
 /// How often the copy may meet a log that has grown while it was flushed, before appends have to stand still.
 const ROUNDS: usize = 8;
+
+/// Largest mark, and `partition.metadata`, that are read.
+const SMALL_FILE_BYTES: usize = 64 * 1024;
 
 /// What a move needs of the shard on which it is.
 pub(super) trait Host<D: Disk> {
@@ -49,6 +55,8 @@ pub(super) trait Host<D: Disk> {
     fn leader(&self, end: Offset, high_watermark: Offset) -> LeaderState;
     /// Requests are for this one from now on.
     fn serve(&self, moved: &Rc<Partition<D>>);
+    /// The disk to which the log goes has failed, and it may be that nothing on it can be served.
+    fn suspect_place(&self);
     /// See [`Shard::settle`](crate::broker::shard::Shard::settle).
     fn settle(&self, moved: Moved);
     /// Removes what is left of a log that has lost its name, now or after `file.delete.delay.ms`.
@@ -102,7 +110,11 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
             return false;
         };
         let to = parent.join(deleted_name("moving", self.partition.key));
-        match log.rename_deleted(&to).await {
+        let renamed = log.rename_deleted(&to).await;
+        if log.failure().is_some_and(|failure| !failure.is_disk_full()) {
+            self.host.suspect_place();
+        }
+        match renamed {
             Ok(()) => {
                 self.host.remove_folder(to).await;
                 true
@@ -114,19 +126,39 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         }
     }
 
-    /// Looks whether the log can leave its place.
-    pub(super) async fn check_marks(&self) -> Result<(), Ended> {
-        let source = &self.partition.log;
-        // The mark says of this log that it is the one to keep. With another on the next disk, a start could not tell
-        // them apart.
-        let mark = source.dir().join(REPLICA_MOVED);
-        match self.source_disk.read_file(&mark, 0).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+    /// The mark of the current log, if it has one: then another directory may have a folder of its name.
+    async fn mark(&self) -> Result<Option<Timestamp>, Ended> {
+        let path = self.partition.log.dir().join(REPLICA_MOVED);
+        match self.source_disk.read_file(&path, SMALL_FILE_BYTES).await {
+            Ok(bytes) => Ok(Some(decode_moved(&bytes))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
-            Ok(_) => Err(Ended::Failed(
-                "what its last move left behind is taken away by a restart, not before".to_owned(),
-            )),
         }
+    }
+
+    /// The folder in which the log is going to lie.
+    fn folder(&self) -> PathBuf {
+        let (topic, index) = (&self.partition.topic, self.partition.key.partition);
+        self.place.path.join(names::folder_name(topic, index))
+    }
+
+    /// Takes a folder out of the log's place that an earlier move of the same log could not take away. What is another's
+    /// stays.
+    async fn clear_place(&self) -> Result<(), Ended> {
+        let (disk, folder) = (&self.place.disk, self.folder());
+        let metadata = folder.join(PARTITION_METADATA);
+        let found = match disk.read_file(&metadata, SMALL_FILE_BYTES).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            found => decode_partition_metadata(&found?),
+        };
+        if found != Ok(Some(self.partition.key.topic_id)) {
+            return Ok(());
+        }
+        let deleted = deleted_name(&self.partition.topic, self.partition.key);
+        let deleted = self.place.path.join(deleted);
+        disk.rename(&folder, &deleted).await?;
+        self.host.remove_later(deleted);
+        Ok(disk.sync_dir(self.place.path).await?)
     }
 
     /// Makes the log that is to be filled. It begins where the first batch does that is still read.
@@ -167,6 +199,7 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         match Log::create(disk, path.clone(), settings, topic_id, start, options).await {
             Ok(log) => Ok(Rc::new(log)),
             Err(error) => {
+                self.host.suspect_place();
                 self.host.remove_folder(path.to_path_buf()).await;
                 Err(error.into())
             }
@@ -176,6 +209,8 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
     /// Copies the log into `future` and has that served in its place.
     pub(super) async fn fill_and_swap(&self, future: &Rc<Log<D>>) -> Result<(), Ended> {
         let (host, partition) = (self.host, self.partition);
+        let older = self.mark().await?;
+        self.clear_place().await?;
         let mut at = future.log_end_offset();
         for _ in 0..ROUNDS {
             self.copy(future, &mut at).await?;
@@ -186,7 +221,7 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         }
         host.close_coordinators();
         partition.moving.set(true);
-        let swapped = self.swap(future, at).await;
+        let swapped = self.swap(future, at, older).await;
         let serves = swapped.as_ref().unwrap_or(partition);
         serves.moving.set(false);
         host.open_coordinators(serves);
@@ -254,9 +289,14 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         }
     }
 
-    /// Steps 2 to 4: puts the new log in the place of the current one, to which nothing is appended any more. Returns the
-    /// partition that serves then.
-    async fn swap(&self, future: &Rc<Log<D>>, mut at: Offset) -> Result<Rc<Partition<D>>, Ended> {
+    /// Steps 2 to 4: puts the new log in the place of the current one, which has the mark `older` and to which nothing is
+    /// appended any more. Returns the partition that serves then.
+    async fn swap(
+        &self,
+        future: &Rc<Log<D>>,
+        mut at: Offset,
+        older: Option<Timestamp>,
+    ) -> Result<Rc<Partition<D>>, Ended> {
         let (host, partition) = (self.host, self.partition);
         let source = &partition.log;
         while source.staged_end_offset() != source.log_end_offset() {
@@ -291,19 +331,19 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
             future.delete_records(log_start_offset, high_watermark.max(log_start_offset))?;
         }
         future.flush().await?;
-        let mark = future.dir().join(REPLICA_MOVED);
-        self.place.disk.replace_file(&mark, b"").await?;
+        let mark = host.now().max(older.map_or(Timestamp::NONE, after));
+        let path = future.dir().join(REPLICA_MOVED);
+        let disk = &self.place.disk;
+        disk.replace_file(&path, &encode_moved(mark)).await?;
         self.check()?;
-        let name = names::folder_name(&partition.topic, partition.key.partition);
-        let place = self.place.path.join(name);
+        let place = self.folder();
         let renamed = future.rename_folder(&place).await;
         self.running.log.borrow_mut().take();
         if let Err(error) = renamed {
             // It may have its name, and its mark says that it is whole, which it is not once there is an append.
             let is_named = *future.dir() == *place;
             if !self.discard(future).await && is_named {
-                let failure = source.take_offline(std::io::Error::other(error.to_string()));
-                host.settle(partition.fail(&failure));
+                self.stay(after(mark)).await;
             }
             return Err(error.into());
         }
@@ -320,18 +360,35 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         moved.moving.set(true);
         host.serve(&moved);
         host.settle(partition.close_moved());
-        self.leave(&moved).await;
+        self.leave(&moved, older).await;
         Ok(moved)
     }
 
-    /// Takes the old folder out of the way. If that fails, the mark stays and tells the next start which to keep.
-    async fn leave(&self, moved: &Partition<D>) {
+    /// Says of the current log that it counts, though another directory may have a folder of its name and a mark: or it
+    /// goes offline, as the next start would not know.
+    async fn stay(&self, mark: Timestamp) {
+        let source = &self.partition.log;
+        let path = source.dir().join(REPLICA_MOVED);
+        let mark = encode_moved(mark);
+        if let Err(error) = self.source_disk.replace_file(&path, &mark).await {
+            let failure = source.take_offline(error);
+            self.host.settle(self.partition.fail(&failure));
+        }
+    }
+
+    /// Takes the old folder out of the way. If that fails, the mark stays and tells the next start which to keep; so it
+    /// does if the old one had a mark, `older`, since there may be a third.
+    async fn leave(&self, moved: &Partition<D>, older: Option<Timestamp>) {
         let partition = self.partition;
         let old = partition.log.dir();
         let Some(parent) = old.parent() else { return };
         let to = parent.join(deleted_name(&partition.topic, partition.key));
         if let Err(error) = partition.log.rename_deleted(&to).await {
             tracing::error!("{} is left behind by its move: {error}", old.display());
+            return;
+        }
+        self.host.remove_later(to);
+        if older.is_some() {
             return;
         }
         let dir = moved.log.dir();
@@ -343,6 +400,10 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         if let Err(error) = unmarked {
             tracing::warn!("{}: {error}", dir.join(REPLICA_MOVED).display());
         }
-        self.host.remove_later(to);
     }
+}
+
+/// The mark that counts where there is `mark`, too.
+fn after(mark: Timestamp) -> Timestamp {
+    Timestamp(mark.0.saturating_add(1))
 }
