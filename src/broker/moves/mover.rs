@@ -234,7 +234,8 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         loop {
             self.check()?;
             // Retention may have passed us.
-            *at = (*at).max(source.log_start_offset());
+            let start = source.log_start_offset();
+            *at = (*at).max(start);
             let end = source.log_end_offset();
             if *at >= end {
                 return Ok(());
@@ -253,6 +254,11 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
             };
             let began = Instant::now();
             let bytes = bytes_of(slice).await?;
+            if future.log_end_offset() < start {
+                let first = BatchHeader::parse(&bytes).map_err(|e| Ended::Failed(e.to_string()))?;
+                self.begin_anew(future, first.base_offset.min(start))
+                    .await?;
+            }
             let mut position = 0;
             while let Some(rest) = bytes.get(position..).filter(|rest| !rest.is_empty()) {
                 let header = BatchHeader::parse(rest).map_err(|e| Ended::Failed(e.to_string()))?;
@@ -289,6 +295,14 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         }
     }
 
+    /// Empties the copy, of which all has been deleted meanwhile: what comes now would leave a hole behind it.
+    async fn begin_anew(&self, future: &Log<D>, start: Offset) -> Result<(), Ended> {
+        // No checkpoint speaks of a log that has not got its name.
+        let lowered = future.lower_recovery_point(start);
+        let emptied = future.truncate_fully_and_start_at(lowered, self.host.now());
+        Ok(emptied.await?)
+    }
+
     /// Steps 2 to 4: puts the new log in the place of the current one, which has the mark `older` and to which nothing is
     /// appended any more. Returns the partition that serves then.
     async fn swap(
@@ -318,11 +332,7 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
                     future.log_end_offset()
                 )));
             }
-            // No checkpoint speaks of a log that has not got its name.
-            let lowered = future.lower_recovery_point(end);
-            future
-                .truncate_fully_and_start_at(lowered, host.now())
-                .await?;
+            self.begin_anew(future, end).await?;
         }
         future.take_producers_of(source);
         let high_watermark = partition.high_watermark();

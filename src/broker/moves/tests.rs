@@ -48,6 +48,8 @@ const FOLDER: &str = "t-0";
 const NODE: BrokerId = BrokerId(1);
 /// Records that are sent during one move, at most.
 const SENT: u64 = 12;
+/// With every other seed all before is deleted when so many were sent.
+const DELETED_AFTER: u64 = 4;
 
 fn run<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
@@ -247,6 +249,16 @@ impl World {
         }
     }
 
+    /// Deletes all records but the last, if they may be deleted now.
+    fn delete_records(&self) {
+        let mut acknowledged = self.acknowledged.borrow_mut();
+        let (last, _) = acknowledged.last_key_value().unwrap();
+        let before = Offset(*last);
+        if self.partition().delete_records(before).is_ok() {
+            acknowledged.retain(|offset, _| *offset >= before.0);
+        }
+    }
+
     /// Reads an acknowledged record as a client does.
     async fn read(&self, offset: i64) {
         let ask = FetchPartition {
@@ -284,6 +296,9 @@ impl World {
             if sent < SENT {
                 sent += 1;
                 self.send().await;
+            }
+            if sent == DELETED_AFTER && self.seed % 2 == 1 {
+                self.delete_records();
             }
             let (first, last) = {
                 let acknowledged = self.acknowledged.borrow();
