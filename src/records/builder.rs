@@ -133,21 +133,40 @@ impl BatchBuilder {
                 out.finish()
             })
             .expect("compressing from memory to memory");
+        self.put_header(&mut batch, self.count - 1);
+        batch
+    }
+
+    /// A batch of the offsets from `base_offset` to `base_offset + last_offset_delta` in which there are no records, as a
+    /// cleaner leaves one where all of them are gone.
+    pub fn empty(
+        base_offset: Offset,
+        last_offset_delta: i32,
+        leader_epoch: LeaderEpoch,
+    ) -> Vec<u8> {
+        let mut batch = vec![0; BATCH_HEADER_SIZE];
+        Self::uncompressed()
+            .base_offset(base_offset)
+            .leader_epoch(leader_epoch)
+            .put_header(&mut batch, last_offset_delta);
+        batch
+    }
+
+    fn put_header(&self, batch: &mut [u8], last_offset_delta: i32) {
         let mut put = |at: usize, bytes: &[u8]| batch[at..at + bytes.len()].copy_from_slice(bytes);
         let base_timestamp = self.base_timestamp.unwrap_or(Timestamp::NONE);
         put(0, &self.base_offset.0.to_be_bytes());
         put(LEADER_EPOCH_AT, &self.leader_epoch.0.to_be_bytes());
         put(MAGIC_AT, &MAGIC.to_be_bytes());
         put(ATTRIBUTES_AT, &self.attributes.to_be_bytes());
-        put(LAST_OFFSET_DELTA_AT, &(self.count - 1).to_be_bytes());
+        put(LAST_OFFSET_DELTA_AT, &last_offset_delta.to_be_bytes());
         put(BASE_TIMESTAMP_AT, &base_timestamp.0.to_be_bytes());
         put(MAX_TIMESTAMP_AT, &self.max_timestamp.0.to_be_bytes());
         put(PRODUCER_ID_AT, &self.producer_id.0.to_be_bytes());
         put(PRODUCER_EPOCH_AT, &self.producer_epoch.0.to_be_bytes());
         put(BASE_SEQUENCE_AT, &self.base_sequence.to_be_bytes());
         put(RECORDS_COUNT_AT, &self.count.to_be_bytes());
-        seal(&mut batch);
-        batch
+        seal(batch);
     }
 
     /// The control batch that ends a producer's transaction.
@@ -182,6 +201,17 @@ mod tests {
     use super::*;
     use crate::records::control::TxnOutcome;
     use crate::records::{BatchHeader, verify_crc};
+
+    #[test]
+    fn a_batch_without_records_leads_past_its_offsets() {
+        let batch = BatchBuilder::empty(Offset(7), 2, LeaderEpoch(3));
+        assert!(verify_crc(&batch));
+        let header = BatchHeader::parse(&batch).unwrap();
+        assert_eq!((header.size_in_bytes(), header.records_count), (61, 0));
+        assert_eq!(header.base_offset, Offset(7));
+        assert_eq!(header.next_offset(), Offset(10));
+        assert_eq!(header.partition_leader_epoch, LeaderEpoch(3));
+    }
 
     #[test]
     fn a_marker_is_a_control_batch_of_one_record() {

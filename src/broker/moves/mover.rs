@@ -7,13 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::{Ended, Move};
-use crate::base::{Offset, Timestamp};
+use crate::base::{LeaderEpoch, Offset, Timestamp};
 use crate::broker::lifecycle::deleted_name;
 use crate::broker::offload::bytes_of;
 use crate::broker::partition::{Moved, Partition};
 use crate::records::control::EndTxnMarker;
-use crate::records::{BatchHeader, verify_crc};
+use crate::records::{BatchBuilder, BatchHeader, verify_crc};
 use crate::replication::LeaderState;
 use crate::storage::checkpoint::{
     REPLICA_MOVED, decode_moved, decode_partition_metadata, encode_moved,
@@ -324,6 +326,9 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         }
         self.copy(future, &mut at).await?;
         let end = source.log_end_offset();
+        if future.log_end_offset() < end && source.log_start_offset() < end {
+            self.fill_up(future, end).await?;
+        }
         if future.log_end_offset() != end {
             // Where nothing is left to be read, the offsets go on all the same.
             if source.log_start_offset() != end {
@@ -372,6 +377,29 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         host.settle(partition.close_moved());
         self.leave(&moved, older).await;
         Ok(moved)
+    }
+
+    /// The records before `end` were compacted away. Batches without any stand for them, as the offsets go on behind, and
+    /// a gap at the end of a log would not be told from a hole by the next start.
+    async fn fill_up(&self, future: &Log<D>, end: Offset) -> Result<(), Ended> {
+        let (source, now) = (&self.partition.log, self.host.now());
+        while future.log_end_offset() < end {
+            let from = future.log_end_offset();
+            let epoch = source.epoch_for_offset(from);
+            let epoch = epoch.unwrap_or(LeaderEpoch::NONE);
+            // Each epoch keeps its offsets.
+            let to = match source.end_offset_for_epoch(epoch) {
+                Some((_, to)) if to > from => to.min(end),
+                _ => end,
+            };
+            let delta = i32::try_from(to.0 - from.0 - 1).unwrap_or(i32::MAX);
+            let batch = Bytes::from(BatchBuilder::empty(from, delta, epoch));
+            let header = BatchHeader::parse(&batch).map_err(|e| Ended::Failed(e.to_string()))?;
+            let staged = future.stage_as_follower(batch, &header, None, now);
+            staged.map_err(|error| Ended::Failed(error.to_string()))?;
+            future.write_staged(now).await?;
+        }
+        Ok(())
     }
 
     /// Says of the current log that it counts, though another directory may have a folder of its name and a mark: or it

@@ -35,7 +35,7 @@ use crate::storage::checkpoint::REPLICA_MOVED;
 use crate::storage::memory::{Call, Crash, Fault};
 use crate::storage::names::PARTITION_METADATA;
 use crate::storage::{
-    AllocationBudget, DirectLimits, Disk as _, Log, LogDisk, MemoryDisk, OpenOptions,
+    AllocationBudget, DirectLimits, Disk as _, Log, LogDisk, MemoryDisk, OpenMode, OpenOptions,
 };
 
 type TestDisk = LogDisk<MemoryDisk>;
@@ -125,6 +125,8 @@ struct World {
     /// Values of acknowledged records, by their offsets.
     acknowledged: RefCell<BTreeMap<i64, String>>,
     sent: Cell<u64>,
+    /// Nothing is sent while the log moves.
+    is_silent: Cell<bool>,
     /// The directory in which a log failed on its way.
     suspected: Cell<usize>,
     /// Folders that are to be removed.
@@ -163,6 +165,7 @@ impl World {
             partition: RefCell::new(Rc::new(partition)),
             acknowledged: RefCell::default(),
             sent: Cell::new(0),
+            is_silent: Cell::new(false),
             suspected: Cell::new(SOURCE),
             left: RefCell::default(),
         };
@@ -293,7 +296,7 @@ impl World {
     async fn use_beside(&self, is_done: &Cell<bool>) {
         let mut sent = 0;
         while !is_done.get() {
-            if sent < SENT {
+            if sent < SENT && !self.is_silent.get() {
                 sent += 1;
                 self.send().await;
             }
@@ -665,4 +668,25 @@ fn a_read_that_fails_during_a_move_ends_it_and_nothing_else() {
         }
     }
     assert!(reads[SOURCE] > 20, "{reads:?}");
+}
+
+#[test]
+fn a_log_whose_last_records_were_compacted_away_moves_and_goes_on_at_its_end() {
+    for seed in 0..20 {
+        let world = World::new(CACHED, seed);
+        run(world.partition().log.close(NOW)).unwrap();
+        let end = world.partition().log.log_end_offset().plus(40);
+        let active = Path::new(DIRS[SOURCE]).join(FOLDER);
+        let active = active.join(format!("{:020}.log", end.0));
+        run(world.disks[SOURCE].open(&active, OpenMode::Create)).unwrap();
+        world.open();
+        assert_eq!(world.partition().log.log_end_offset(), end);
+        // Nobody writes.
+        world.is_silent.set(true);
+        world.move_to(TARGET).unwrap();
+        assert_eq!(world.partition().log.log_end_offset(), end);
+        assert!(run(world.send()));
+        assert!(world.acknowledged.borrow().contains_key(&end.0));
+        world.assert_start(Crash::Kill, "moved");
+    }
 }
