@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
 
-use mover::{Host, Mover, Place};
+use mover::{Host, LAST_BYTES, Mover, Place};
 
 use crate::base::{Offset, Timestamp, TopicPartition};
 use crate::broker::error::PartitionError;
@@ -49,6 +49,9 @@ use crate::storage::{Disk, Log, LogError};
 
 /// How long a move waits before it looks again for its turn.
 const TICK: Duration = Duration::from_millis(20);
+
+/// `replica.alter.log.dirs.io.max.bytes.per.second` where there is none.
+const NO_LIMIT: u64 = i64::MAX as u64;
 
 /// One move, from when it was asked for.
 pub(crate) struct Move<D: Disk = ShardDisk> {
@@ -205,6 +208,7 @@ impl Shard {
                 allocation: &directory.allocation,
             },
             source_disk: self.directories.disk(),
+            last_bytes: LAST_BYTES,
         };
         let ended = self.copy_and_swap(&mover).await;
         let to = directory.path.display();
@@ -304,6 +308,11 @@ impl Host<ShardDisk> for Moving<'_> {
 
     fn take_room(&self, bytes: usize) -> bool {
         self.shard.room.take(self.running.to, bytes)
+    }
+
+    fn is_limited(&self) -> bool {
+        let settings = self.shard.settings();
+        settings.replica_alter_log_dirs_io_max_bytes_per_second != NO_LIMIT
     }
 
     /// Keeps `replica.alter.log.dirs.io.max.bytes.per.second`.

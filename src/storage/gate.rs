@@ -20,6 +20,13 @@ pub(super) struct GateGuard<'a> {
     gate: &'a Gate,
 }
 
+/// Nothing that is staged is written while it lives.
+#[derive(Debug)]
+#[must_use = "writes go on when it is dropped"]
+pub struct HeldWrites<'a> {
+    pub(super) _gate: GateGuard<'a>,
+}
+
 impl Gate {
     pub(super) fn is_held(&self) -> bool {
         self.held.get()

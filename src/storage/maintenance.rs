@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::disk::{Disk, LogFile, OpenMode};
 use super::epoch_cache::LEADER_EPOCH_CHECKPOINT;
 use super::error::{Failure, LogError, Operation};
+use super::gate::HeldWrites;
 use super::log::{Abandoned, Log, plan_roll};
 use super::names::{FileKind, PARTITION_METADATA};
 use super::segment::{Identity, Segment};
@@ -680,6 +681,13 @@ impl<D: Disk> Log<D> {
             files.extend(prepared.files);
         }
         files
+    }
+
+    /// Lets what is staged wait, while readers and flushes go on.
+    pub async fn hold_writes(&self) -> HeldWrites<'_> {
+        HeldWrites {
+            _gate: self.gate.enter().await,
+        }
     }
 
     /// Gives the folder another name, under which the log goes on; it survives a power cut. Who reads meanwhile waits for

@@ -26,8 +26,14 @@ use crate::storage::{AllocationBudget, Disk, Log, LogError, OpenOptions, names};
 /// Bytes that are copied before other tasks run.
 const TURN_BYTES: u32 = 512 * 1024;
 
-/// How often the copy may meet a log that has grown while it was flushed, before appends have to stand still.
-const ROUNDS: usize = 8;
+/// How often the copy may meet a log that has grown meanwhile, before appends have to stand still.
+const ROUNDS: usize = 16;
+
+/// Appends stand still for no more than about so much to copy, if the copy comes near enough.
+pub(super) const LAST_BYTES: u64 = 4 << 20;
+
+/// How long writes wait at once for a copy that does not come nearer otherwise.
+const HOLD: Duration = Duration::from_millis(100);
 
 /// Largest mark, and `partition.metadata`, that are read.
 const SMALL_FILE_BYTES: usize = 64 * 1024;
@@ -43,9 +49,11 @@ pub(super) trait Host<D: Disk> {
     fn one_more(&self);
     /// Takes room for `bytes` in that directory, unless there is too little.
     fn take_room(&self, bytes: usize) -> bool;
-    /// So many bytes were copied and took so long: lets other tasks run, for as long as the limit of the rate says.
+    /// Whether the rate of the copy has a limit.
+    fn is_limited(&self) -> bool;
+    /// So many bytes were copied and took so long: lets other tasks run, for as long as the limit says.
     fn copied(&self, bytes: usize, took: Duration) -> impl Future<Output = ()>;
-    /// Lets the writer run, which may have batches of the log that are staged.
+    /// Lets other tasks run. One is the writer, which may have batches of the log that are staged.
     fn written(&self) -> impl Future<Output = ()>;
     /// Lets the flusher run, and has the log flushed by it.
     fn flushed(&self) -> impl Future<Output = ()>;
@@ -84,6 +92,8 @@ pub(super) struct Mover<'a, D: Disk, H> {
     pub(super) place: Place<'a, D>,
     /// The disk of the current log.
     pub(super) source_disk: D,
+    /// [`LAST_BYTES`], except in tests.
+    pub(super) last_bytes: u64,
 }
 
 impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
@@ -214,11 +224,22 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         let older = self.mark().await?;
         self.clear_place().await?;
         let mut at = future.log_end_offset();
-        for _ in 0..ROUNDS {
-            self.copy(future, &mut at).await?;
+        let (mut rounds, mut before, mut holds_writes) = (0, u64::MAX, false);
+        loop {
+            let copied = self.copy(future, &mut at, holds_writes).await?;
             future.flush().await?;
-            if at == partition.log.log_end_offset() {
+            // What has come meanwhile is hardly more.
+            if copied <= self.last_bytes || at == partition.log.log_end_offset() {
                 break;
+            }
+            // Whoever limits the rate to less than what is written wants no end by force, as in Kafka.
+            if !host.is_limited() {
+                rounds += 1;
+                if rounds == ROUNDS {
+                    break;
+                }
+                holds_writes |= copied > before / 4 * 3;
+                before = copied;
             }
         }
         host.close_coordinators();
@@ -230,17 +251,33 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
         swapped.map(drop)
     }
 
-    /// Copies from `at` to where the log ends by then.
-    async fn copy(&self, future: &Log<D>, at: &mut Offset) -> Result<(), Ended> {
+    /// Copies from `at` to where the log ends now. Returns how many bytes that was. Where it `holds_writes`, those of the
+    /// log wait, a short time each.
+    async fn copy(
+        &self,
+        future: &Log<D>,
+        at: &mut Offset,
+        holds_writes: bool,
+    ) -> Result<u64, Ended> {
         let source = &self.partition.log;
+        let (mut held, mut held_since) = (None, Instant::now());
+        let mut end = source.log_end_offset();
+        let mut copied = 0;
         loop {
             self.check()?;
+            if holds_writes && (held.is_none() || held_since.elapsed() >= HOLD) {
+                // Those that wait come first.
+                drop(held.take());
+                self.host.written().await;
+                held = Some(source.hold_writes().await);
+                held_since = Instant::now();
+                end = source.log_end_offset();
+            }
             // Retention may have passed us.
             let start = source.log_start_offset();
             *at = (*at).max(start);
-            let end = source.log_end_offset();
             if *at >= end {
-                return Ok(());
+                return Ok(copied);
             }
             // What was changed meanwhile counts for what comes now.
             future.set_settings(self.partition.settings());
@@ -293,7 +330,12 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
             if future.write_staged(self.host.now()).await?.prepare {
                 future.prepare().await?;
             }
-            self.host.copied(position, began.elapsed()).await;
+            copied += position as u64;
+            // Nobody is to wait for the limit of the rate.
+            match self.partition.moving.get() {
+                false => self.host.copied(position, began.elapsed()).await,
+                true => self.host.written().await,
+            }
         }
     }
 
@@ -324,7 +366,7 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
             self.check()?;
             host.flushed().await;
         }
-        self.copy(future, &mut at).await?;
+        self.copy(future, &mut at, false).await?;
         let end = source.log_end_offset();
         if future.log_end_offset() < end && source.log_start_offset() < end {
             self.fill_up(future, end).await?;

@@ -106,6 +106,15 @@ impl Kind {
     }
 }
 
+/// What is sent while a log moves.
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    Nothing,
+    /// A few records.
+    Some,
+    MoreThanIsCopied,
+}
+
 /// What one call to a disk does.
 #[derive(Clone, Copy, Debug)]
 struct Failing {
@@ -125,8 +134,8 @@ struct World {
     /// Values of acknowledged records, by their offsets.
     acknowledged: RefCell<BTreeMap<i64, String>>,
     sent: Cell<u64>,
-    /// Nothing is sent while the log moves.
-    is_silent: Cell<bool>,
+    /// What is sent while the log moves.
+    load: Cell<Load>,
     /// The directory in which a log failed on its way.
     suspected: Cell<usize>,
     /// Folders that are to be removed.
@@ -165,7 +174,7 @@ impl World {
             partition: RefCell::new(Rc::new(partition)),
             acknowledged: RefCell::default(),
             sent: Cell::new(0),
-            is_silent: Cell::new(false),
+            load: Cell::new(Load::Some),
             suspected: Cell::new(SOURCE),
             left: RefCell::default(),
         };
@@ -296,7 +305,12 @@ impl World {
     async fn use_beside(&self, is_done: &Cell<bool>) {
         let mut sent = 0;
         while !is_done.get() {
-            if sent < SENT && !self.is_silent.get() {
+            let sends = match self.load.get() {
+                Load::Nothing => 0,
+                Load::Some => u64::from(sent < SENT),
+                Load::MoreThanIsCopied => 20,
+            };
+            for _ in 0..sends {
                 sent += 1;
                 self.send().await;
             }
@@ -332,6 +346,7 @@ impl World {
                 allocation: &self.allocation,
             },
             source_disk: disk(partition.directory),
+            last_bytes: 300,
         };
         let is_done = Cell::new(false);
         let moving = async {
@@ -500,6 +515,10 @@ impl Host<TestDisk> for TestHost<'_> {
 
     fn take_room(&self, _bytes: usize) -> bool {
         true
+    }
+
+    fn is_limited(&self) -> bool {
+        false
     }
 
     async fn copied(&self, _bytes: usize, _took: Duration) {
@@ -682,11 +701,23 @@ fn a_log_whose_last_records_were_compacted_away_moves_and_goes_on_at_its_end() {
         world.open();
         assert_eq!(world.partition().log.log_end_offset(), end);
         // Nobody writes.
-        world.is_silent.set(true);
+        world.load.set(Load::Nothing);
         world.move_to(TARGET).unwrap();
         assert_eq!(world.partition().log.log_end_offset(), end);
         assert!(run(world.send()));
         assert!(world.acknowledged.borrow().contains_key(&end.0));
+        world.assert_start(Crash::Kill, "moved");
+    }
+}
+
+#[test]
+fn a_move_ends_though_more_is_written_than_is_copied() {
+    for seed in 0..20 {
+        let world = World::new(CACHED, seed);
+        world.load.set(Load::MoreThanIsCopied);
+        world.move_to(TARGET).unwrap();
+        assert!(world.sent.get() > 100);
+        assert!(run(world.send()));
         world.assert_start(Crash::Kill, "moved");
     }
 }
