@@ -31,6 +31,7 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
@@ -374,6 +375,9 @@ impl Host<ShardDisk> for Moving<'_> {
 
     fn serve(&self, moved: &Rc<Partition>) {
         self.shard.insert_partition(moved.clone());
+        // The checkpoints of the one directory do not know it yet, and those of the other do still.
+        let from = &self.shard.directories.all()[self.partition.directory];
+        from.deleted.fetch_add(1, Ordering::Relaxed);
     }
 
     fn settle(&self, moved: Moved) {

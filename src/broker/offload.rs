@@ -142,7 +142,7 @@ pub struct Directory {
     pub allocation: Arc<AllocationBudget>,
     /// Partitions that lie here.
     pub partitions: AtomicUsize,
-    /// Partitions that were deleted here since the start.
+    /// Partitions that were deleted here, or moved away, since the start.
     pub deleted: AtomicUsize,
     /// Folders of partitions that were on their way here when the node stopped.
     pub expected: HashSet<String>,

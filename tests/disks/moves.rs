@@ -651,3 +651,22 @@ fn a_deleted_topic_on_a_failed_disk_does_not_take_the_place_of_a_new_one_of_its_
     );
     node.stop();
 }
+
+#[test]
+fn the_checkpoints_know_soon_where_a_log_has_moved() {
+    let at = tempfile::tempdir().unwrap();
+    let dirs = two_dirs(at.path());
+    let an_hour = ("log.flush.offset.checkpoint.interval.ms", "3600000");
+    let start = ("log.flush.start.offset.checkpoint.interval.ms", "3600000");
+    let node = slow_node(&dirs, "100000000", &[an_hour, start]);
+    let mut peer = node.connect();
+    node.create_topic("t", 1);
+    fill(&node, "t", 10);
+    let to = elsewhere(&mut peer, "t", &dirs);
+    bring(&mut peer, "t", to);
+    node.await_that("the recovery point is in its directory", |_| {
+        let checkpoint = fs::read_to_string(to.join("recovery-point-offset-checkpoint"));
+        checkpoint.is_ok_and(|text| text.contains("\nt 0 "))
+    });
+    node.stop();
+}
