@@ -85,11 +85,11 @@ impl Shard {
         let ours = keys
             .iter()
             .filter(|(topic, key)| self.leads(topic, *key).is_some())
-            .map(|(topic, key)| (topic.name.clone(), key.partition))
+            .map(|(topic, key)| ((topic.name.clone(), key.partition), topic.id))
             .collect();
-        let forgotten = self.directories.forget_checkpoints_of_missing(ours).await;
-        let stale = forgotten.err().map(|error| -> Arc<str> {
-            format!("the checkpoints may tell of another of this name: {error}").into()
+        let way = self.directories.make_way(ours, are_new).await;
+        let stale = way.err().map(|error| -> Arc<str> {
+            format!("it may be taken for another of its name: {error}").into()
         });
         let mut resolved = Resolved::default();
         let jobs = keys.into_iter().map(|(topic, key)| {
@@ -123,7 +123,8 @@ impl Shard {
         (partition.leader == Some(self.broker_id)).then_some(partition)
     }
 
-    /// `stale`: why the checkpoint files may still have an entry of one that is made now.
+    /// `stale`: why one that is made now may be taken for another: the checkpoint files may have an entry of it, or a
+    /// directory its folder.
     async fn open(
         self: &Rc<Self>,
         topic: &TopicImage,
@@ -149,7 +150,7 @@ impl Shard {
             None => Points::default(),
         };
         let failure = self.directories.all()[directory].failure();
-        let stale = stale.as_deref().filter(|_| found.is_none());
+        let stale = stale.as_deref().filter(|_| is_new || found.is_none());
         let opened = match failure.or(stale) {
             Some(why) => Err(why.to_owned()),
             None => self

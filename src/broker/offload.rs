@@ -17,13 +17,15 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::base::profile::Gauged;
-use crate::base::{FileSlice, Offset};
+use crate::base::{FileSlice, Offset, TopicId};
 use crate::broker::checkpoint_files::{CheckpointFiles, Name};
 use crate::metadata::{DirectoryId, PartitionImage};
 use crate::runtime::aligned::AlignedBuffer;
 use crate::runtime::aux_ring::AuxRing;
 use crate::runtime::disk_reads::{DiskRead, DiskReads};
 use crate::runtime::profile;
+use crate::storage::checkpoint::decode_partition_metadata;
+use crate::storage::names::PARTITION_METADATA;
 use crate::storage::{
     AllocationBudget, DirectLimits, Disk, Log, LogDisk, LogSlice, Offload, PageCache, names,
 };
@@ -259,25 +261,36 @@ impl Directories {
         self.all.iter().position(|d| d.expected.contains(folder))
     }
 
-    /// Takes those of `partitions` that have no folder, as it is about to be made, out of the checkpoint files of every
-    /// directory that serves: a move may bring them to another than that in which they are made.
-    pub async fn forget_checkpoints_of_missing(&self, mut partitions: Vec<Name>) -> io::Result<()> {
+    /// Sees to it that partitions whose folders are about to be made are not taken for others of their names.
+    ///
+    /// Those of `partitions` that have no folder are taken out of the checkpoint files of every directory that serves: a
+    /// move may bring them to another than that in which they are made. Where they `are_new`, a folder is of a topic that
+    /// was deleted: a move, or the deletion, could not take it away. It is set aside, as at a start.
+    pub async fn make_way(
+        &self,
+        mut partitions: Vec<(Name, TopicId)>,
+        are_new: bool,
+    ) -> io::Result<()> {
         if partitions.is_empty() {
             return Ok(());
         }
         let all = self.all.clone();
-        let forget = move || {
-            partitions.retain(|(topic, partition)| {
+        let make_way = move || {
+            let serve = || all.iter().filter(|dir| dir.failure().is_none());
+            if are_new {
+                for ((topic, partition), id) in &partitions {
+                    let folder = names::folder_name(topic, *partition);
+                    serve().try_for_each(|dir| set_other_aside(&dir.path, &folder, *id))?;
+                }
+            }
+            partitions.retain(|((topic, partition), _)| {
                 let folder = names::folder_name(topic, *partition);
                 !all.iter().any(|dir| dir.path.join(&folder).is_dir())
             });
-            let serve = all.iter().filter(|dir| dir.failure().is_none());
-            for dir in serve {
-                dir.checkpoints.forget(&partitions)?;
-            }
-            Ok(())
+            let names: Vec<Name> = partitions.into_iter().map(|(name, _)| name).collect();
+            serve().try_for_each(|dir| dir.checkpoints.forget(&names))
         };
-        glommio::executor().spawn_blocking(forget).await
+        glommio::executor().spawn_blocking(make_way).await
     }
 
     /// Total and free space of a directory's file system, asked where the shard need not wait.
@@ -329,6 +342,28 @@ impl Directories {
             tracing::warn!("{} could not be removed: {error}", folder.display());
         }
     }
+}
+
+/// Gives a folder in `dir` another name, if it is not of the topic `id`.
+fn set_other_aside(dir: &Path, folder: &str, id: TopicId) -> io::Result<()> {
+    let path = dir.join(folder);
+    if !path.is_dir() {
+        return Ok(());
+    }
+    let found = match std::fs::read(path.join(PARTITION_METADATA)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        found => decode_partition_metadata(&found?).ok().flatten(),
+    };
+    if found == Some(id) {
+        return Ok(());
+    }
+    let stray = format!("{folder}.{}-stray", uuid::Uuid::new_v4().simple());
+    tracing::warn!(
+        "{} is of a topic that was deleted; it is kept as {stray}",
+        path.display()
+    );
+    std::fs::rename(&path, dir.join(stray))?;
+    File::open(dir)?.sync_all()
 }
 
 /// Total and free space of the file system of `path`.

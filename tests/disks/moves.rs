@@ -652,6 +652,35 @@ fn a_deleted_topic_on_a_failed_disk_does_not_take_the_place_of_a_new_one_of_its_
     node.stop();
 }
 
+/// The disk that a log leaves has refused to take its folder away.
+#[test]
+fn a_folder_that_a_move_has_left_behind_is_in_nobodys_way() {
+    let at = tempfile::tempdir().unwrap();
+    let dirs = two_dirs(at.path());
+    let mut node = slow_node(&dirs, "100000000", &[("log.segment.delete.delay.ms", "0")]);
+    let mut peer = node.connect();
+    node.create_topic("t", 1);
+    fill(&node, "t", 500);
+    let (from, _) = places(&mut peer, "t", 0).remove(0);
+    let to = if from == dirs[0] { &dirs[1] } else { &dirs[0] };
+    bring(&mut peer, "t", to);
+    copy_folder(&to.join("t-0"), &from.join("t-0"));
+    // Of the log when it comes back.
+    bring(&mut peer, "t", &from);
+    assert_numbers(&node.broker.bootstrap(), "t", 500);
+    copy_folder(&from.join("t-0"), &to.join("t-0"));
+    // Of another of its name.
+    delete_topic(&mut peer, "t");
+    node.create_topic("t", 1);
+    assert_eq!(read(&mut peer, "t", 0), 0);
+    fill(&node, "t", 300);
+    assert!(names(to).iter().any(|name| name.ends_with("-stray")));
+    node.broker.kill();
+    node.broker.start_again().unwrap();
+    assert_numbers(&node.broker.bootstrap(), "t", 300);
+    node.stop();
+}
+
 #[test]
 fn the_checkpoints_know_soon_where_a_log_has_moved() {
     let at = tempfile::tempdir().unwrap();
