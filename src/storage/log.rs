@@ -733,12 +733,12 @@ impl<D: Disk> Log<D> {
         self.dir.borrow().join(file_name(Offset(base_offset), kind))
     }
 
-    /// Knows the producers that `other`, of the same records, knows.
+    /// Knows the producers that `other`, of the same records, knows. No snapshot here tells of those whose records are all
+    /// deleted: a stop writes one, wherever the log begins.
     pub fn take_producers_of(&self, other: &Self) {
         let mut producers = other.state.borrow().producers.clone();
-        let mut state = self.state.borrow_mut();
-        producers.snapshot_taken(state.producers.snapshot_offset());
-        state.producers = producers;
+        producers.snapshot_taken(Offset(0));
+        self.state.borrow_mut().producers = producers;
     }
 
     /// Takes the log offline because its disk is gone. Returns the error to answer with.

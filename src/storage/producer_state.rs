@@ -553,11 +553,6 @@ impl ProducerState {
         })
     }
 
-    /// Where the last snapshot that is on disk was taken.
-    pub fn snapshot_offset(&self) -> Offset {
-        self.snapshot_offset
-    }
-
     /// The snapshot at `offset` is on disk.
     pub fn snapshot_taken(&mut self, offset: Offset) {
         self.snapshot_offset = offset;

@@ -85,6 +85,27 @@ fn a_clean_stop_forgets_no_producer_though_all_records_are_deleted() {
 }
 
 #[test]
+fn a_log_that_is_moved_after_all_its_records_are_deleted_knows_its_producers_after_a_stop() {
+    let (disk, data) = memory();
+    let log = create(&disk, &data, &settings());
+    idempotent(&log, 0);
+    let end = run(log.flush()).unwrap();
+    log.delete_records(end, end).unwrap();
+    let (disk, data) = memory();
+    let moved = create(&disk, &data, &settings());
+    let lowered = moved.lower_recovery_point(end);
+    run(moved.truncate_fully_and_start_at(lowered, NOW)).unwrap();
+    moved.take_producers_of(&log);
+    run(moved.close(NOW)).unwrap();
+    let options = OpenOptions {
+        log_start_offset: Some(end),
+        ..options(true)
+    };
+    let (moved, _) = open(&disk, &data, &settings(), options);
+    assert_eq!(known(&moved), Some(1));
+}
+
+#[test]
 fn a_cut_where_a_segment_begins_forgets_no_batch_that_the_cleaner_has_taken_before_it() {
     let (disk, data) = memory();
     let log = create(&disk, &data, &compacted());
