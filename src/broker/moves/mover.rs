@@ -331,8 +331,8 @@ impl<D: Disk, H: Host<D>> Mover<'_, D, H> {
                 future.prepare().await?;
             }
             copied += position as u64;
-            // Nobody is to wait for the limit of the rate.
-            match self.partition.moving.get() {
+            // Nobody who appends is to wait for the limit of the rate, should there be one by now.
+            match self.partition.moving.get() || held.is_some() {
                 false => self.host.copied(position, began.elapsed()).await,
                 true => self.host.written().await,
             }
