@@ -74,7 +74,8 @@ pub struct Workload {
     pub batch_records: u32,
     /// … or when its first record has waited so long. Of no meaning in a closed loop, where batches are full.
     pub linger_ms: f64,
-    /// Most batches, of as many partitions, in one request.
+    /// Most batches, of as many partitions, in one request. A request that goes because one batch has waited long
+    /// enough takes along what else fills for its broker.
     pub batches_per_request: u32,
     pub codec: Codec,
 

@@ -277,6 +277,7 @@ impl Producer {
                 }
                 self.lingering.pop_front();
                 self.close(partition, &pump.shared.lay);
+                self.fill_request(lane, pump.shared);
                 self.send_ready(lane, links, pump);
             }
             let mut sent = false;
@@ -294,6 +295,22 @@ impl Producer {
         match (linger, due) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
+        }
+    }
+
+    /// A request that goes because one batch has waited long enough takes along what else fills for its
+    /// broker, as that of Kafka's own producer does (its accumulator drains a broker, not a partition).
+    fn fill_request(&mut self, lane: usize, shared: &Shared) {
+        let room = (shared.workload.batches_per_request as usize)
+            .saturating_sub(self.lanes[lane].ready.len());
+        let lay = &shared.lay;
+        let of_lane = self.open.keys().copied();
+        let along: Vec<u32> = of_lane
+            .filter(|&partition| lay.broker_of(partition) == lane)
+            .take(room)
+            .collect();
+        for partition in along {
+            self.close(partition, lay);
         }
     }
 

@@ -76,6 +76,28 @@ fn a_broker_that_keeps_everything_is_valid() {
 }
 
 #[test]
+fn a_request_takes_along_what_lingers_beside_the_batch_that_is_due() {
+    // Each record is of another partition than the one before, and the next one comes as soon as one has lingered.
+    let settings = [
+        "producers=1",
+        "partitions=8",
+        "keys=round_robin",
+        "rate=1000",
+        "seconds=0.5",
+        "linger_ms=1",
+        "batches_per_request=8",
+    ];
+    let (code, said, result) = run(Fault::None, &settings);
+    assert_eq!(code, 0, "{said}");
+    let produced = |name: &str| result["produce"][name].as_u64().unwrap_or_default();
+    let (records, requests) = (produced("records"), produced("requests"));
+    assert!(
+        requests > 0 && requests * 10 <= records * 6,
+        "{requests} of {records}"
+    );
+}
+
+#[test]
 fn a_broker_that_loses_a_batch_is_invalid() {
     let (code, said, result) = run(Fault::Loses(100), &SHORT);
     assert_eq!((code, &result["status"]), (1, &"invalid".into()), "{said}");
