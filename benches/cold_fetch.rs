@@ -168,7 +168,7 @@ async fn shard(way: Way, mb: usize, seed: (OwnedFd, OwnedFd, Arc<File>)) -> Dura
         pool: ReceivePool::new(4 << 20),
         frame_bytes_max: 1 << 20,
         aux_ring: (way == Way::Ring).then(|| AuxRing::new().expect("a ring")),
-        readiness: Readiness::new(None, None).expect("a ring"),
+        readiness: Readiness::new(None, None, Duration::ZERO).expect("a ring"),
     };
     let backlog = {
         let options = options.clone();

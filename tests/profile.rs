@@ -196,6 +196,22 @@ fn it_is_text_for_people_an_hdr_log_for_tools_and_summaries_for_prometheus() {
 }
 
 #[test]
+fn shards_that_poll_serve_each_other_and_their_clients() {
+    for (shards, micros) in [("1", "1000"), ("2", "1000000")] {
+        let node = node(&[
+            ("ringspun.idle.poll.us", micros),
+            ("ringspun.shards", shards),
+            ("log.flush.interval.messages", "1"),
+        ]);
+        let mut peer = node.connect();
+        work(&mut peer, 40);
+        let produced = &json(&node, "")["parts"][0]["requests"]["produce"]["total"];
+        assert_eq!(number(&produced["count"]), 40);
+        node.stop();
+    }
+}
+
+#[test]
 fn switched_off_it_says_so_and_measures_nothing() {
     let node = node(&[("ringspun.profile.enable", "false")]);
     let mut peer = node.connect();

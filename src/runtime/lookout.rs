@@ -4,10 +4,12 @@
 //! 1. It looks: whoever waits for what has come is woken, and the shards that were written to since are rung for.
 //! 2. It goes behind those, within the same turn of glommio, and looks again. While there is something to do
 //!    glommio's rings are not entered at all, but for a real turn every [`TURN`]: timers, jobs of helper threads.
-//! 3. When nothing has come and no task can run it waits in the ring of the [sockets](super::readiness), which takes
+//! 3. When nothing has come and no task can run it goes on looking for as long as its `idle_poll` says, and gives the
+//!    core to any thread that wants it in between: a kernel's worker that does an fsync for this shard does.
+//! 4. Then it waits in the ring of the [sockets](super::readiness), which takes
 //!    one system call, where it takes glommio eight and more to go to sleep and to wake up. What glommio knows of
 //!    and the ring does not is late by twice [`TURN`] at most: a timer ends the wait, and a real turn follows.
-//! 4. After [`QUIET_TURNS`] of these in which nothing has come it waits through glommio, for as long as it takes.
+//! 5. After [`QUIET_TURNS`] of these in which nothing has come it waits through glommio, for as long as it takes.
 //!
 //! The others of the shard do not run while it waits in the ring, so it must know that none can. A task's turn is
 //! counted ([`executor::task_turns`]): who has come to the front of the queue again, and nobody ran in between, is
@@ -28,9 +30,11 @@ use io_uring::IoUring;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::ReadWriteFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::thread::sched_yield;
 
 use super::readiness::Inner;
 use super::{clock, executor, profile};
+use crate::base::profile::Nanos;
 
 /// How long sockets may keep a shard from a turn of glommio, and how long it may wait in the ring, in nanoseconds.
 pub(super) const TURN: u64 = 200_000;
@@ -99,6 +103,14 @@ pub(super) fn start(inner: &Rc<Inner>, announced: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Why a shard stopped looking.
+enum Polled {
+    Came,
+    TurnIsDue,
+    /// It has looked for long enough.
+    IsIdle,
+}
+
 impl Inner {
     /// Wakes whoever waits for what has come. Returns whether anything has.
     fn look(&self, wake: &mut Vec<Waker>) -> bool {
@@ -112,6 +124,30 @@ impl Inner {
         any |= self.state.borrow_mut().collect(wake);
         wake.drain(..).for_each(Waker::wake);
         any
+    }
+
+    /// Looks on, until `idle_poll` after the last that `came` or until [`TURN`] after the last `turn`.
+    fn poll(&self, came: Nanos, turn: Nanos, wake: &mut Vec<Waker>) -> Polled {
+        let until_idle = || {
+            loop {
+                let now = clock::now();
+                if now.since(came) >= self.idle_poll {
+                    return Polled::IsIdle;
+                }
+                if now.since(turn) >= TURN {
+                    return Polled::TurnIsDue;
+                }
+                if self.look(wake) {
+                    return Polled::Came;
+                }
+                // Without it, workers of the kernel on this core wait for whole time slices.
+                sched_yield();
+            }
+        };
+        match self.idle_poll {
+            0 => Polled::IsIdle,
+            _ => profile::asleep(until_idle),
+        }
     }
 
     /// Has other shards ring from now on. Returns `false` if something came before.
@@ -143,6 +179,7 @@ async fn look(inner: Weak<Inner>, announced: OwnedFd, read: OwnedFd) {
     let read = unsafe { BufferedFile::from_raw_fd(read.into_raw_fd()) };
     let mut wake = Vec::new();
     let mut turn = clock::now();
+    let mut came = turn;
     let mut quiet = 0;
     // Turns of tasks when this one went behind the others; `None` if they may not all have been there.
     let mut tasks = None;
@@ -154,31 +191,38 @@ async fn look(inner: Weak<Inner>, announced: OwnedFd, read: OwnedFd) {
         let alone = tasks.is_some_and(|before| executor::task_turns() == before + 1);
         let mut turn_due = clock::now().since(turn) >= TURN;
         if inner.look(&mut wake) {
-            quiet = 0;
+            (quiet, came) = (0, clock::now());
         } else if alone && executor::is_turn_awaited() {
             turn_due = true;
         } else if alone && !turn_due {
-            if quiet < QUIET_TURNS {
-                if inner.wait_in_the_ring().is_err() {
-                    quiet = QUIET_TURNS;
+            match inner.poll(came, turn, &mut wake) {
+                Polled::Came => (quiet, came) = (0, clock::now()),
+                Polled::TurnIsDue => turn_due = true,
+                Polled::IsIdle if quiet < QUIET_TURNS => {
+                    if inner.wait_in_the_ring().is_err() {
+                        quiet = QUIET_TURNS;
+                    }
+                    let any = inner.look(&mut wake);
+                    if any {
+                        (quiet, came) = (0, clock::now());
+                    } else if !inner.state.borrow().is_timed() {
+                        quiet += 1;
+                        turn_due = true;
+                    }
                 }
-                let any = inner.look(&mut wake);
-                if any {
-                    quiet = 0;
-                } else if !inner.state.borrow().is_timed() {
-                    quiet += 1;
-                    turn_due = true;
+                Polled::IsIdle => {
+                    if inner.lie_down(&announced, &mut wake) {
+                        drop(inner);
+                        // An eventfd has no positions; a read of 8 bytes waits until it is not zero.
+                        if read.read_at(0, 8).await.is_err() {
+                            executor::yield_now().await;
+                        }
+                        turn = clock::now();
+                        quiet = 0;
+                        tasks = None;
+                        continue;
+                    }
                 }
-            } else if inner.lie_down(&announced, &mut wake) {
-                drop(inner);
-                // An eventfd has no positions; a read of 8 bytes waits until it is not zero.
-                if read.read_at(0, 8).await.is_err() {
-                    executor::yield_now().await;
-                }
-                turn = clock::now();
-                quiet = 0;
-                tasks = None;
-                continue;
             }
         }
         drop(inner);
@@ -235,13 +279,14 @@ mod tests {
     fn run<F: Future<Output = ()> + 'static>(
         endpoints: usize,
         bounds: Bounds,
+        idle_poll: Duration,
         run: impl Fn(usize, Endpoint<u64, u64>) -> F + Clone + Send + 'static,
     ) {
         let shard = move |number, seed: EndpointSeed<u64, u64>| {
             let run = run.clone();
             async move {
                 let endpoint = seed.bind();
-                let _readiness = Readiness::new(None, Some(endpoint.letters())).unwrap();
+                let _readiness = Readiness::new(None, Some(endpoint.letters()), idle_poll).unwrap();
                 let server = executor::spawn("server", serve(endpoint.clone()));
                 run(number, endpoint.clone()).await;
                 // Others may not be done; an endpoint that closes refuses them.
@@ -272,17 +317,32 @@ mod tests {
 
     #[test]
     fn letters_reach_a_shard_that_is_awake_waits_or_sleeps() {
-        run(2, Bounds::default(), |number, endpoint| async move {
-            for count in 0..2_000u64 {
-                // Now and then long enough for the other shard to wait, and to fall asleep.
-                if count % 100 == 0 {
-                    let turns = u32::try_from(count / 100 % 8).unwrap();
-                    glommio::timer::sleep(Duration::from_nanos(TURN) * turns).await;
+        letters_reach_the_other(Duration::ZERO);
+    }
+
+    #[test]
+    fn letters_reach_a_shard_that_polls() {
+        letters_reach_the_other(Duration::from_nanos(TURN) * 2);
+        letters_reach_the_other(Duration::from_secs(1));
+    }
+
+    fn letters_reach_the_other(idle_poll: Duration) {
+        run(
+            2,
+            Bounds::default(),
+            idle_poll,
+            |number, endpoint| async move {
+                for count in 0..2_000u64 {
+                    // Now and then long enough for the other shard to wait, and to fall asleep.
+                    if count % 100 == 0 {
+                        let turns = u32::try_from(count / 100 % 8).unwrap();
+                        glommio::timer::sleep(Duration::from_nanos(TURN) * turns).await;
+                    }
+                    let answer = endpoint.call(1 - number, count).await;
+                    assert_eq!(answer, Ok(count.wrapping_mul(3)));
                 }
-                let answer = endpoint.call(1 - number, count).await;
-                assert_eq!(answer, Ok(count.wrapping_mul(3)));
-            }
-        });
+            },
+        );
     }
 
     #[test]
@@ -291,7 +351,7 @@ mod tests {
             queued_max: 2,
             outstanding_max: 3,
         };
-        run(4, small, |_, endpoint| async move {
+        run(4, small, Duration::ZERO, |_, endpoint| async move {
             let senders: Vec<_> = (0..8)
                 .map(|n| {
                     let endpoint = endpoint.clone();
@@ -317,10 +377,20 @@ mod tests {
 
     #[test]
     fn what_the_auxiliary_ring_has_done_ends_the_wait_and_the_sleep() {
+        what_the_auxiliary_ring_has_done_is_seen(Duration::ZERO);
+    }
+
+    #[test]
+    fn what_the_auxiliary_ring_has_done_is_seen_by_a_shard_that_polls() {
+        what_the_auxiliary_ring_has_done_is_seen(Duration::from_nanos(TURN) * 2);
+        what_the_auxiliary_ring_has_done_is_seen(Duration::from_secs(1));
+    }
+
+    fn what_the_auxiliary_ring_has_done_is_seen(idle_poll: Duration) {
         let file = tempfile::tempfile().unwrap();
         alone(async {
             let ring = AuxRing::new().unwrap();
-            let _readiness = Readiness::new(Some(ring.clone()), None).unwrap();
+            let _readiness = Readiness::new(Some(ring.clone()), None, idle_poll).unwrap();
             let file = Arc::new(file);
             for count in 0..200u64 {
                 if count % 50 == 49 {
@@ -337,7 +407,7 @@ mod tests {
     #[test]
     fn it_does_not_wait_while_a_task_can_run_or_wants_a_turn() {
         alone(async {
-            let readiness = Readiness::new(None, None).unwrap();
+            let readiness = Readiness::new(None, None, Duration::ZERO).unwrap();
             let (mut peer, ours) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
             let watch = readiness.watch(OwnedFd::from(ours)).unwrap();
@@ -363,9 +433,41 @@ mod tests {
     }
 
     #[test]
+    fn it_polls_sockets_and_timers_for_as_long_as_it_may_and_then_sleeps() {
+        alone(async {
+            let readiness = Readiness::new(None, None, Duration::from_secs(3600)).unwrap();
+            let (mut peer, ours) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let watch = readiness.watch(OwnedFd::from(ours)).unwrap();
+            let writer = std::thread::spawn(move || {
+                for _ in 0..10 {
+                    std::thread::sleep(Duration::from_nanos(TURN * 5));
+                    peer.write_all(&[1]).unwrap();
+                }
+                peer
+            });
+            for _ in 0..10 {
+                let mut into = [0; 1];
+                let received = poll_fn(|cx| watch.poll_receive(cx, &mut into)).await;
+                assert_eq!(received, Ok(1));
+                glommio::timer::sleep(Duration::from_nanos(TURN * 3)).await;
+            }
+            assert_eq!(WAITS.get(), 0);
+            drop(writer.join());
+        });
+        alone(async {
+            let poll = Duration::from_nanos(TURN * 5);
+            let _readiness = Readiness::new(None, None, poll).unwrap();
+            glommio::timer::sleep(Duration::from_nanos(TURN) * 100).await;
+            let waits = WAITS.get();
+            assert!((1..=QUIET_TURNS).contains(&waits), "{waits}");
+        });
+    }
+
+    #[test]
     fn it_waits_in_the_ring_for_a_while_and_then_sleeps() {
         alone(async {
-            let _readiness = Readiness::new(None, None).unwrap();
+            let _readiness = Readiness::new(None, None, Duration::ZERO).unwrap();
             glommio::timer::sleep(Duration::from_nanos(TURN) * 50).await;
             let waits = WAITS.get();
             assert!((1..=QUIET_TURNS).contains(&waits), "{waits}");

@@ -17,6 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, cqueue, opcode, types};
@@ -64,6 +65,8 @@ pub(super) struct Inner {
     pub(super) aux_ring: Option<AuxRing>,
     pub(super) mailbox: Option<Rc<dyn Letters>>,
     pub(super) bell: Waker,
+    /// How long the lookout goes on looking when nothing comes, in nanoseconds.
+    pub(super) idle_poll: u64,
 }
 
 pub(super) struct State {
@@ -101,17 +104,19 @@ struct Slot {
 
 impl Readiness {
     /// Makes the ring, and the lookout, on the current shard. From here on the lookout is who looks at
-    /// `aux_ring` and `mailbox`.
+    /// `aux_ring` and `mailbox`; for `idle_poll` after something came it does without sleep.
     pub fn new(
         aux_ring: Option<AuxRing>,
         mailbox: Option<Rc<dyn Letters>>,
+        idle_poll: Duration,
     ) -> io::Result<Readiness> {
-        Self::with_completions(aux_ring, mailbox, COMPLETIONS)
+        Self::with_completions(aux_ring, mailbox, idle_poll, COMPLETIONS)
     }
 
     fn with_completions(
         aux_ring: Option<AuxRing>,
         mailbox: Option<Rc<dyn Letters>>,
+        idle_poll: Duration,
         completions: u32,
     ) -> io::Result<Readiness> {
         let ring = make_ring(completions)?;
@@ -134,6 +139,7 @@ impl Readiness {
             state: RefCell::new(state),
             aux_ring,
             mailbox,
+            idle_poll: idle_poll.as_nanos() as u64,
         });
         lookout::start(&inner, announced)?;
         Ok(Readiness { inner })
@@ -465,7 +471,7 @@ mod tests {
     #[test]
     fn what_comes_while_nobody_waits_or_somebody_does_is_received() {
         run(async {
-            let readiness = Readiness::new(None, None).unwrap();
+            let readiness = Readiness::new(None, None, Duration::ZERO).unwrap();
             let (mut peer, watch) = pair(&readiness);
             for round in 0..100u8 {
                 if round % 2 == 0 {
@@ -486,7 +492,7 @@ mod tests {
     #[test]
     fn an_end_that_came_with_the_last_bytes_is_seen() {
         run(async {
-            let readiness = Readiness::new(None, None).unwrap();
+            let readiness = Readiness::new(None, None, Duration::ZERO).unwrap();
             for turns in 0..3 {
                 let (mut peer, watch) = pair(&readiness);
                 peer.write_all(b"last").unwrap();
@@ -503,7 +509,7 @@ mod tests {
     #[test]
     fn a_sender_waits_for_room_and_for_no_longer() {
         run(async {
-            let readiness = Readiness::new(None, None).unwrap();
+            let readiness = Readiness::new(None, None, Duration::ZERO).unwrap();
             let (mut peer, watch) = pair(&readiness);
             // The first event says that there is room, and may be told late.
             executor::yield_now().await;
@@ -529,7 +535,7 @@ mod tests {
     #[test]
     fn a_peer_that_sends_no_more_and_does_not_read_holds_up_nobody() {
         run(async {
-            let readiness = Readiness::new(None, None).unwrap();
+            let readiness = Readiness::new(None, None, Duration::ZERO).unwrap();
             let (peer, watch) = pair(&readiness);
             executor::yield_now().await;
             executor::yield_now().await;
@@ -556,7 +562,7 @@ mod tests {
     #[test]
     fn a_dropped_socket_is_closed_and_its_place_used_again() {
         run(async {
-            let readiness = Readiness::new(None, None).unwrap();
+            let readiness = Readiness::new(None, None, Duration::ZERO).unwrap();
             for _ in 0..1_000 {
                 let (mut peer, watch) = pair(&readiness);
                 drop(watch);
@@ -579,7 +585,7 @@ mod tests {
     #[test]
     fn more_sockets_than_the_ring_keeps_completions_of_lose_nothing() {
         run(async {
-            let readiness = Readiness::with_completions(None, None, 64).unwrap();
+            let readiness = Readiness::with_completions(None, None, Duration::ZERO, 64).unwrap();
             let mut pairs: Vec<_> = (0..400).map(|_| pair(&readiness)).collect();
             for round in 0..20u8 {
                 for (peer, _) in &mut pairs {

@@ -91,7 +91,8 @@ pub async fn run(number: usize, seed: ShardSeed) -> Result<(), String> {
     let stalled_after = Duration::from_millis(seed.settings.request_stall_timeout_ms);
     let aside_bytes = seed.memory.request_reserve_bytes;
     let budget = Budget::new(requests_bytes, aside_bytes, stalled_after);
-    let readiness = Readiness::new(Some(ring.clone()), Some(endpoint.letters()))
+    let idle_poll = Duration::from_micros(seed.settings.idle_poll_us);
+    let readiness = Readiness::new(Some(ring.clone()), Some(endpoint.letters()), idle_poll)
         .map_err(|e| format!("shard {number}: no ring for sockets: {e}"))?;
     let options = ConnectionOptions {
         budget,

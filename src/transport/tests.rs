@@ -33,7 +33,7 @@ fn options(capacity: u64) -> ConnectionOptions {
         pool: ReceivePool::new(4 << 20),
         frame_bytes_max: 4 << 20,
         aux_ring: None,
-        readiness: Readiness::new(None, None).unwrap(),
+        readiness: Readiness::new(None, None, Duration::ZERO).unwrap(),
     }
 }
 

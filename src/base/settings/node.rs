@@ -162,6 +162,8 @@ pub struct NodeSettings {
     pub logging_format: LogFormat,
     /// Whether `/metrics` has series a partition.
     pub metrics_partitions: bool,
+    /// Microseconds for which a shard looks for more before it sleeps.
+    pub idle_poll_us: u64,
     /// Whether the shards measure where time goes.
     pub profile_enable: bool,
     /// Limit of what moves between data directories copy, over all shards.
@@ -323,6 +325,7 @@ impl NodeSettings {
                 _ => LogFormat::Text,
             },
             metrics_partitions: layers.boolean("ringspun.metrics.partitions"),
+            idle_poll_us: layers.u64("ringspun.idle.poll.us"),
             profile_enable: layers.boolean("ringspun.profile.enable"),
             replica_alter_log_dirs_io_max_bytes_per_second: layers
                 .u64("replica.alter.log.dirs.io.max.bytes.per.second"),

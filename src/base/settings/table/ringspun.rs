@@ -9,6 +9,8 @@ pub(super) const ROWS: &[Setting] = &[
         .doc("CPUs to run shards on: how many (2), or which (0,2-3; one alone is 5,); empty for every CPU this process may run on."),
     int("ringspun.shards").default("0").between(0, 1024).low()
         .doc("Shards to run; 0 for one a core. More than the cores is for tests."),
+    int("ringspun.idle.poll.us").default("0").between(0, 1_000_000)
+        .doc("Microseconds for which a shard that has nothing to do goes on looking before it sleeps: shorter times to an answer, for CPU that nobody else wanted. 0 sleeps at once."),
     long("ringspun.memory.bytes").default("0").at_least(0).bytes().high()
         .doc("Memory budget of the whole process; 0 for a quarter of the smaller of RAM and cgroup limit."),
     long("ringspun.request.stall.timeout.ms").default("10000").at_least(1).ms().low()
