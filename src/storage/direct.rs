@@ -188,8 +188,8 @@ impl<R: RawFile> Inner<R> {
         self.changes.set(self.changes.get() + 1);
     }
 
-    /// Copies what the tail has from `position` on; 0 if it does not have that byte.
-    fn copy_from_tail(&self, position: u64, out: &mut [u8]) -> usize {
+    /// Gives `out` up to `len` bytes that the tail has from `position` on; 0 if it does not have that byte.
+    fn copy_from_tail(&self, position: u64, len: usize, out: &mut impl FnMut(&[u8])) -> usize {
         let mut tail = self.tail.borrow_mut();
         let at = tail.partition_point(|chunk| chunk.end <= position);
         let Some(chunk) = tail.get_mut(at).filter(|chunk| chunk.start <= position) else {
@@ -197,9 +197,9 @@ impl<R: RawFile> Inner<R> {
         };
         chunk.used = self.memory.tick();
         let from = (position - chunk.start) as usize;
-        let len = out.len().min((chunk.end - position) as usize);
+        let len = len.min((chunk.end - position) as usize);
         let bytes: &[u8] = AlignedBuffer::as_ref(&chunk.buffer);
-        out[..len].copy_from_slice(&bytes[from..from + len]);
+        out(&bytes[from..from + len]);
         len
     }
 
@@ -256,7 +256,13 @@ impl<R: RawFile> LogFile for DirectFile<R> {
     }
 
     async fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(position, buffer).await
+        let mut filled = 0;
+        let len = buffer.len();
+        let copy = |bytes: &[u8]| {
+            buffer[filled..filled + bytes.len()].copy_from_slice(bytes);
+            filled += bytes.len();
+        };
+        self.inner.read(position, len, copy).await
     }
 
     async fn allocate(&self, position: u64, len: u64) -> io::Result<()> {
@@ -333,8 +339,10 @@ impl<R: RawFile> LogFile for DirectFile<R> {
 
     async fn slice(&self, position: u64, len: u32, mut loan: Loan) -> io::Result<LogSlice> {
         loan.set(len.into());
-        let mut bytes = vec![0; len as usize];
-        if self.inner.read(position, &mut bytes).await? < bytes.len() {
+        let len = len as usize;
+        let mut bytes = Vec::with_capacity(len);
+        let copy = |piece: &[u8]| bytes.extend_from_slice(piece);
+        if self.inner.read(position, len, copy).await? < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(LogSlice::Bytes(Bytes::from_owner(Lent {

@@ -26,6 +26,10 @@ pub(super) struct Block {
     end: u64,
     /// By the memory's count.
     pub(super) used: Cell<u64>,
+    /// How often it was read to its end.
+    passes: Cell<u32>,
+    /// Nobody has read any of it.
+    is_unread: Cell<bool>,
 }
 
 enum State {
@@ -86,15 +90,28 @@ impl Block {
         Poll::Ready(result)
     }
 
-    /// Copies from `position` on.
-    fn copy(&self, position: u64, out: &mut [u8]) -> usize {
+    /// Whether somebody has read it, and nobody else, so that it is likely that nobody will.
+    pub(super) fn was_passed_once(&self) -> bool {
+        self.passes.get() == 1
+    }
+
+    pub(super) fn is_unread(&self) -> bool {
+        self.is_unread.get()
+    }
+
+    /// Gives `out` up to `len` bytes from `position` on.
+    fn copy(&self, position: u64, len: usize, out: &mut impl FnMut(&[u8])) -> usize {
         let State::Read(read, buffer) = &*self.state.borrow() else {
             return 0;
         };
         let end = self.end.min(self.start + *read as u64);
         let from = (position - self.start) as usize;
-        let len = out.len().min(end.saturating_sub(position) as usize);
-        out[..len].copy_from_slice(&AlignedBuffer::as_ref(buffer)[from..from + len]);
+        let len = len.min(end.saturating_sub(position) as usize);
+        out(&AlignedBuffer::as_ref(buffer)[from..from + len]);
+        self.is_unread.set(false);
+        if position + len as u64 == end {
+            self.passes.set(self.passes.get() + 1);
+        }
         len
     }
 }
@@ -120,17 +137,22 @@ impl Recent {
 }
 
 impl<R: RawFile> Inner<R> {
-    /// Fills `out` from `position`, as far as the file goes.
-    pub(super) async fn read(self: &Rc<Self>, position: u64, out: &mut [u8]) -> io::Result<usize> {
+    /// Gives `out` what there is of `len` bytes from `position`, piece by piece.
+    pub(super) async fn read(
+        self: &Rc<Self>,
+        position: u64,
+        len: usize,
+        mut out: impl FnMut(&[u8]),
+    ) -> io::Result<usize> {
         let left = self.len.get().saturating_sub(position);
-        let want = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(len);
         let mut done = 0;
         while done < want {
             let at = position + done as u64;
-            let copied = match self.copy_from_tail(at, &mut out[done..want]) {
+            let copied = match self.copy_from_tail(at, want - done, &mut out) {
                 0 => {
-                    self.copy_from_block(at, position + want as u64, &mut out[done..want])
-                        .await?
+                    let end = position + want as u64;
+                    self.copy_from_block(at, end, &mut out).await?
                 }
                 copied => copied,
             };
@@ -142,12 +164,12 @@ impl<R: RawFile> Inner<R> {
         Ok(done)
     }
 
-    /// Copies what the block of `position` has from there; `end` is how far this read goes.
+    /// Gives `out` what the block of `position` has from there; `end` is how far this read goes.
     async fn copy_from_block(
         self: &Rc<Self>,
         position: u64,
         end: u64,
-        out: &mut [u8],
+        out: &mut impl FnMut(&[u8]),
     ) -> io::Result<usize> {
         let index = position / CACHED_BYTES as u64;
         let block = match self.known_block(index, position) {
@@ -173,7 +195,13 @@ impl<R: RawFile> Inner<R> {
         if read.is_err() {
             self.memory.drop_blocks(self.id, position..position + 1);
         }
-        read.map(|()| block.copy(position, out))
+        read?;
+        let was_passed = block.passes.get() > 0;
+        let copied = block.copy(position, (end - position) as usize, out);
+        if !was_passed && block.was_passed_once() {
+            self.memory.passed(self.id, index);
+        }
+        Ok(copied)
     }
 
     /// A block that was read, or is being read, as far as `position` at least.
@@ -200,6 +228,8 @@ impl<R: RawFile> Inner<R> {
             start,
             end: self.len.get().min(start + bytes as u64),
             used: Cell::new(self.memory.tick()),
+            passes: Cell::new(0),
+            is_unread: Cell::new(true),
         });
         self.memory.keep_block(self.id, index, block.clone());
         block

@@ -1,7 +1,7 @@
 //! The memory of all direct files of a shard.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
@@ -35,6 +35,16 @@ impl Default for DirectLimits {
 /// When memory is short, this part of it is given back at once.
 const EVICTED_PART: usize = 8;
 
+/// This part of it holds what was read once: a second reader finds what is no further back.
+const PASSED_PART: usize = 8;
+
+/// Most blocks that are read ahead of one reader. A consumer's answer has a mebibyte of each partition; with no more
+/// than that ahead, the disk stood still while it was sent.
+const AHEAD_MAX: u64 = 16;
+
+/// After so many blocks that were read ahead and used, one more is.
+const AHEAD_GROWS_AFTER: u64 = 256;
+
 /// One per shard.
 pub struct DirectMemory<R: RawFile> {
     pool: BufferPool,
@@ -45,6 +55,12 @@ pub struct DirectMemory<R: RawFile> {
     files: RefCell<HashMap<(u64, u64), (u64, Weak<Inner<R>>)>>,
     /// By the file and the number of the block in it.
     blocks: RefCell<HashMap<(u64, u64), Rc<Block>>>,
+    /// Blocks that were read to their end once, in the order in which they were.
+    passed: RefCell<VecDeque<(u64, u64)>>,
+    /// Blocks that a reader has read ahead, at most: fewer while they have to go before they are used.
+    ahead: Cell<u64>,
+    /// Blocks passed since that last changed.
+    since: Cell<u64>,
     zeros: RefCell<Option<Rc<AlignedBuffer>>>,
     ids: Cell<u64>,
     ticks: Cell<u64>,
@@ -58,6 +74,9 @@ impl<R: RawFile> DirectMemory<R> {
             lending: Lending::new(limits.lent_bytes),
             files: RefCell::default(),
             blocks: RefCell::default(),
+            passed: RefCell::default(),
+            ahead: Cell::new(AHEAD_MAX),
+            since: Cell::new(0),
             zeros: RefCell::default(),
             ids: Cell::new(0),
             ticks: Cell::new(0),
@@ -116,7 +135,8 @@ impl<R: RawFile> DirectMemory<R> {
 
     /// Blocks that a reader may have read ahead.
     pub(super) fn blocks_ahead(&self) -> u64 {
-        (self.pool.limit_bytes() / EVICTED_PART / CACHED_BYTES).clamp(1, 4) as u64
+        let room = (self.pool.limit_bytes() / EVICTED_PART / CACHED_BYTES) as u64;
+        room.min(self.ahead.get()).max(1)
     }
 
     /// A buffer of at least `bytes`, made room for or waited for.
@@ -170,6 +190,33 @@ impl<R: RawFile> DirectMemory<R> {
         drop(before);
     }
 
+    /// A block was read to its end, for the first time. Most of what is read once is not read again: it keeps its memory
+    /// for a while, and then the next block has it, which costs less than memory that was not used before.
+    pub(super) fn passed(&self, id: u64, index: u64) {
+        self.since.set(self.since.get() + 1);
+        if self.since.get() >= AHEAD_GROWS_AFTER {
+            self.set_ahead(self.ahead.get() + 1);
+        }
+        let mut passed = self.passed.borrow_mut();
+        passed.push_back((id, index));
+        if passed.len() <= self.pool.limit_bytes() / PASSED_PART / CACHED_BYTES {
+            return;
+        }
+        let Some(key) = passed.pop_front() else {
+            return;
+        };
+        drop(passed);
+        let unused = |block: &Rc<Block>| Rc::strong_count(block) == 1 && block.was_passed_once();
+        let is_unused = self.blocks.borrow().get(&key).is_some_and(unused);
+        let gone = is_unused.then(|| self.blocks.borrow_mut().remove(&key));
+        drop(gone);
+    }
+
+    fn set_ahead(&self, blocks: u64) {
+        self.ahead.set(blocks.clamp(1, AHEAD_MAX));
+        self.since.set(0);
+    }
+
     /// Forgets what was read of a file in this range.
     pub(super) fn drop_blocks(&self, id: u64, positions: Range<u64>) {
         let size = CACHED_BYTES as u64;
@@ -215,6 +262,7 @@ impl<R: RawFile> DirectMemory<R> {
             }
         }
         found.sort_unstable_by_key(|(used, _)| *used);
+        let (mut given, mut unread) = (0, 0);
         for (_, victim) in found {
             if before - self.pool.used_bytes() >= goal {
                 break;
@@ -222,13 +270,17 @@ impl<R: RawFile> DirectMemory<R> {
             match victim {
                 Victim::Block(key) => {
                     let block = self.blocks.borrow_mut().remove(&key);
-                    drop(block);
+                    given += 1;
+                    unread += usize::from(block.is_some_and(|block| block.is_unread()));
                 }
                 Victim::Chunk(file, start) => {
                     let mut tail = file.tail.borrow_mut();
                     tail.retain(|chunk| chunk.start != start);
                 }
             }
+        }
+        if unread * 2 > given {
+            self.set_ahead(self.ahead.get() / 2);
         }
     }
 }

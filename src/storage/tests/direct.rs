@@ -658,6 +658,79 @@ fn memory_is_bounded_and_given_back_by_idle_logs() {
     assert_eq!(disk.memory_bytes(), 0);
 }
 
+/// A file of `blocks` blocks that are not in memory.
+fn file_of_blocks<D: Disk>(disk: &D, path: &Path, blocks: usize) -> D::File {
+    let file = run(disk.open_log(path, OpenMode::Create, LogIo::Direct)).unwrap();
+    for block in 0..blocks {
+        let bytes = pattern(block as u64, BLOCK);
+        run(file.write_at((block * BLOCK) as u64, vec![bytes])).unwrap();
+    }
+    file.idle();
+    file
+}
+
+/// Bytes of a block that reads go through.
+const BLOCK: usize = 256 * 1024;
+
+#[test]
+fn what_was_read_once_gives_its_memory_to_what_comes_next() {
+    let (memory_disk, data) = memory();
+    let limits = DirectLimits {
+        cache_bytes: 16 << 20,
+        lent_bytes: 1 << 20,
+    };
+    let disk = LogDisk::new(memory_disk.clone(), limits);
+    let blocks = 60;
+    let file = file_of_blocks(&disk, &data.join("a"), blocks);
+    assert_eq!(disk.memory_bytes(), 0);
+    let before = memory_disk.calls(Call::Read);
+    let piece = 100_000;
+    let pieces = (blocks * BLOCK).div_ceil(piece);
+    for at in 0..pieces {
+        read(&file, (at * piece) as u64, piece);
+        // An eighth that was read, and an eighth ahead.
+        assert!(disk.memory_bytes() <= 5 << 20, "{}", disk.memory_bytes());
+    }
+    assert_eq!(memory_disk.calls(Call::Read) - before, blocks as u64);
+    // Who comes a little later finds it, and then it stays.
+    let later = ((blocks - 4) * BLOCK) as u64;
+    let again = read(&file, later, 4 * BLOCK);
+    let other = file_of_blocks(&disk, &data.join("b"), blocks / 2);
+    let before = memory_disk.calls(Call::Read);
+    for at in 0..blocks / 2 {
+        read(&other, (at * BLOCK) as u64, BLOCK);
+    }
+    assert_eq!(read(&file, later, 4 * BLOCK), again);
+    let of_other = blocks as u64 / 2;
+    assert_eq!(memory_disk.calls(Call::Read) - before, of_other);
+}
+
+#[test]
+fn readers_read_less_ahead_where_it_would_be_gone_before_it_is_used() {
+    let (memory_disk, data) = memory();
+    let limits = DirectLimits {
+        cache_bytes: 6 << 20,
+        lent_bytes: 1 << 20,
+    };
+    let disk = LogDisk::new(memory_disk.clone(), limits);
+    let (readers, blocks) = (10, 40);
+    let open = |i: usize| file_of_blocks(&disk, &data.join(format!("{i}")), blocks);
+    let files: Vec<_> = (0..readers).map(open).collect();
+    let before = memory_disk.calls(Call::Read);
+    let piece = BLOCK / 4;
+    for at in 0..blocks * 4 {
+        for file in &files {
+            read(file, (at * piece) as u64, piece);
+        }
+    }
+    let calls = memory_disk.calls(Call::Read) - before;
+    let needed = (readers * blocks) as u64;
+    assert!(
+        (needed..needed * 3 / 2).contains(&calls),
+        "{calls} of {needed}"
+    );
+}
+
 #[test]
 fn a_log_that_has_fallen_silent_holds_no_memory() {
     let (memory_disk, data) = memory();
