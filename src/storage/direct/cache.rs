@@ -26,7 +26,7 @@ pub(super) struct Block {
     end: u64,
     /// By the memory's count.
     pub(super) used: Cell<u64>,
-    /// How often it was read to its end.
+    /// How often it was read to its end, one more if it was in memory before.
     passes: Cell<u32>,
     /// Nobody has read any of it.
     is_unread: Cell<bool>,
@@ -228,7 +228,7 @@ impl<R: RawFile> Inner<R> {
             start,
             end: self.len.get().min(start + bytes as u64),
             used: Cell::new(self.memory.tick()),
-            passes: Cell::new(0),
+            passes: Cell::new(u32::from(self.memory.was_given_up(self.id, index))),
             is_unread: Cell::new(true),
         });
         self.memory.keep_block(self.id, index, block.clone());

@@ -1,7 +1,7 @@
 //! The memory of all direct files of a shard.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
@@ -60,6 +60,8 @@ pub struct DirectMemory<R: RawFile> {
     blocks: RefCell<HashMap<(u64, u64), Rc<Block>>>,
     /// Blocks that were read to their end once, in the order in which they were.
     passed: RefCell<VecDeque<(u64, u64)>>,
+    /// Blocks that were given up after that, no more than there is memory for: which are read again, stay.
+    given_up: RefCell<GivenUp>,
     /// Blocks that a reader has read ahead, at most: fewer while they have to go before they are used.
     ahead: Cell<u64>,
     /// Blocks passed since that last changed.
@@ -67,6 +69,27 @@ pub struct DirectMemory<R: RawFile> {
     zeros: RefCell<Option<Rc<AlignedBuffer>>>,
     ids: Cell<u64>,
     ticks: Cell<u64>,
+}
+
+/// Keys of blocks, the latest of them.
+#[derive(Default)]
+struct GivenUp {
+    keys: HashSet<(u64, u64)>,
+    /// In the order in which they came; some may be gone.
+    order: VecDeque<(u64, u64)>,
+}
+
+impl GivenUp {
+    fn add(&mut self, key: (u64, u64), most: usize) {
+        if self.keys.insert(key) {
+            self.order.push_back(key);
+        }
+        while self.order.len() > most {
+            if let Some(oldest) = self.order.pop_front() {
+                self.keys.remove(&oldest);
+            }
+        }
+    }
 }
 
 impl<R: RawFile> DirectMemory<R> {
@@ -78,6 +101,7 @@ impl<R: RawFile> DirectMemory<R> {
             files: RefCell::default(),
             blocks: RefCell::default(),
             passed: RefCell::default(),
+            given_up: RefCell::default(),
             ahead: Cell::new(AHEAD_MAX),
             since: Cell::new(0),
             zeros: RefCell::default(),
@@ -115,6 +139,7 @@ impl<R: RawFile> DirectMemory<R> {
             // Nobody writes past the page cache any more.
             drop(files);
             self.zeros.borrow_mut().take();
+            self.given_up.take();
             self.pool.keep_at_most(0);
         }
     }
@@ -212,8 +237,17 @@ impl<R: RawFile> DirectMemory<R> {
         drop(passed);
         let unused = |block: &Rc<Block>| Rc::strong_count(block) == 1 && block.was_passed_once();
         let is_unused = self.blocks.borrow().get(&key).is_some_and(unused);
-        let gone = is_unused.then(|| self.blocks.borrow_mut().remove(&key));
-        drop(gone);
+        if is_unused {
+            let gone = self.blocks.borrow_mut().remove(&key);
+            drop(gone);
+            let most = self.pool.limit_bytes() / CACHED_BYTES;
+            self.given_up.borrow_mut().add(key, most);
+        }
+    }
+
+    /// Whether a block that is about to be read was given up a while ago. Told once.
+    pub(super) fn was_given_up(&self, id: u64, index: u64) -> bool {
+        self.given_up.borrow_mut().keys.remove(&(id, index))
     }
 
     fn set_ahead(&self, blocks: u64) {

@@ -706,6 +706,27 @@ fn what_was_read_once_gives_its_memory_to_what_comes_next() {
 }
 
 #[test]
+fn what_is_read_again_later_stays_in_memory() {
+    let (memory_disk, data) = memory();
+    let limits = DirectLimits {
+        cache_bytes: 16 << 20,
+        lent_bytes: 1 << 20,
+    };
+    let disk = LogDisk::new(memory_disk.clone(), limits);
+    let blocks = 40;
+    let file = file_of_blocks(&disk, &data.join("a"), blocks);
+    let before = memory_disk.calls(Call::Read);
+    for _ in 0..5 {
+        for at in 0..blocks {
+            read(&file, (at * BLOCK) as u64, BLOCK);
+        }
+    }
+    let calls = memory_disk.calls(Call::Read) - before;
+    let once = blocks as u64;
+    assert!((once..=once * 2).contains(&calls), "{calls}");
+}
+
+#[test]
 fn readers_read_less_ahead_where_it_would_be_gone_before_it_is_used() {
     let (memory_disk, data) = memory();
     let limits = DirectLimits {
