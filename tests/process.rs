@@ -76,6 +76,12 @@ fn a_bad_value_is_refused_with_key_value_and_range() {
         &refused_with(&["num.partitions=zero"]),
         &["num.partitions", "zero"],
     );
+    for micros in ["-1", "1000001"] {
+        assert_says(
+            &refused_with(&[&format!("ringspun.idle.poll.us={micros}")]),
+            &["ringspun.idle.poll.us", micros, "1000000"],
+        );
+    }
     assert_says(
         &refused_with(&["ringspun.cores=9999"]),
         &["ringspun.cores", "9999"],

@@ -189,9 +189,10 @@ async fn look(inner: Weak<Inner>, announced: OwnedFd, read: OwnedFd) {
         };
         // This turn is one of them.
         let alone = tasks.is_some_and(|before| executor::task_turns() == before + 1);
-        let mut turn_due = clock::now().since(turn) >= TURN;
+        let now = clock::now();
+        let mut turn_due = now.since(turn) >= TURN;
         if inner.look(&mut wake) {
-            (quiet, came) = (0, clock::now());
+            (quiet, came) = (0, now);
         } else if alone && executor::is_turn_awaited() {
             turn_due = true;
         } else if alone && !turn_due {

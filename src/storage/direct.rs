@@ -16,7 +16,8 @@
 //!
 //! # Reading
 //! From the tail, as far as that reaches; the rest through blocks of [`CACHED_BYTES`] that are kept for a
-//! while, longer if they are read again, and read ahead where somebody reads on. Bytes for a connection are copied out of both.
+//! while, longer if they are read again, and read ahead where somebody reads on. Bytes for a connection are
+//! copied out of both.
 //!
 //! # Memory
 //! Tails and blocks of all files of a shard lie in one pool; what was not used for longest goes first. What is
