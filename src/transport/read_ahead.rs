@@ -6,7 +6,8 @@
 //!
 //! 1. A reader is known from the first piece that was missing, and as long as its slices follow each other.
 //! 2. Up to a *window* behind the slice that is being sent is brought in. The window begins at [`WINDOW_MIN`], and
-//!    doubles with each slice up to [`WINDOW_MAX`], so that somebody who reads here and there costs little.
+//!    doubles with each slice up to [`WINDOW_MAX`], so that somebody who reads here and there costs little; a large one
+//!    ends at a multiple of [`ALIGNED`].
 //! 3. More is asked for once half of the window is used: in few and large pieces.
 
 use std::fs::File;
@@ -17,7 +18,14 @@ use rustix::fs::Advice;
 
 /// Bytes.
 const WINDOW_MIN: u64 = 512 * 1024;
-const WINDOW_MAX: u64 = 4 * 1024 * 1024;
+
+/// Bytes. One reader and eight of a cold backlog, medians of 4, in turns: 1,990 and 2,020 MB/s with 4 MiB, 2,170 and 2,160
+/// with 8, 2,210 and 2,210 with 16, 2,140 and 2,240 with 32, at the same CPU time a byte.
+const WINDOW_MAX: u64 = 8 * 1024 * 1024;
+
+/// Bytes: what is asked for comes in whole transfers, without a rest at either end. With windows that ended anywhere it
+/// was 1,900 and 1,990 MB/s in the same turns (of 4 MiB), for 0.43 CPU s/GB instead of 0.39 with one reader.
+const ALIGNED: u64 = 2 * 1024 * 1024;
 
 /// Files that one connection reads; who reads more goes without for some.
 const READERS_MAX: usize = 64;
@@ -103,8 +111,12 @@ impl Reader {
             return None;
         }
         let from = self.to;
-        self.to = wanted;
-        Some(from..wanted)
+        // Less than half a window is never asked for, so this leaves something.
+        self.to = match self.window > ALIGNED {
+            true => wanted / ALIGNED * ALIGNED,
+            false => wanted,
+        };
+        Some(from..self.to)
     }
 }
 
@@ -135,10 +147,15 @@ mod tests {
         assert_eq!(next, Some(1536 * KIB..3072 * KIB));
         let next = ahead.going_on(&file, 2048 * KIB, 2148 * KIB);
         assert_eq!(next, Some(3072 * KIB..4196 * KIB));
+        // From here on it ends at whole transfers.
         let next = ahead.going_on(&file, 2148 * KIB, 2248 * KIB);
-        assert_eq!(next, Some(4196 * KIB..6344 * KIB));
+        assert_eq!(next, Some(4196 * KIB..6144 * KIB));
+        let next = ahead.going_on(&file, 2248 * KIB, 2348 * KIB);
+        assert_eq!(next, Some(6144 * KIB..10240 * KIB));
         // Less than half of it is used.
-        assert_eq!(ahead.going_on(&file, 2248 * KIB, 2348 * KIB), None);
+        assert_eq!(ahead.going_on(&file, 2348 * KIB, 2448 * KIB), None);
+        let next = ahead.going_on(&file, 2448 * KIB, 6148 * KIB);
+        assert_eq!(next, Some(10240 * KIB..14336 * KIB));
     }
 
     #[test]
