@@ -30,6 +30,8 @@
 
 use std::fmt;
 
+use crc_fast::CrcAlgorithm;
+
 use crate::base::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// Bytes of the header, and the least size of a batch.
@@ -367,8 +369,13 @@ pub fn verify_crc(batch: &[u8]) -> bool {
 }
 
 /// The CRC that `batch` should carry. `batch` is one whole batch.
+///
+/// By the processor's widest carry-less multiplication: a batch of 1 MB took 17 us with AVX-512, where the crc32 instruction
+/// of `crc32c` takes 35; 16 KiB 0.30 and 0.72, 64 B 4 and 8 ns.
 pub(crate) fn compute_crc(batch: &[u8]) -> u32 {
-    crc32c::crc32c(&batch[ATTRIBUTES_AT..])
+    let crc = crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, &batch[ATTRIBUTES_AT..]);
+    // One of 32 bits, whatever the type.
+    crc as u32
 }
 
 /// Gives a validated batch its place in the log, in place: base offset and leader epoch, and for
