@@ -166,6 +166,11 @@ pub struct World {
     pub crashes: u64,
     switch: Option<Switch>,
     phase: Phase,
+    /// Decides when somebody removes the checkpoint of recovery points; apart from the rest, so that older seeds keep most
+    /// of what they do.
+    removals: fastrand::Rng,
+    /// It was removed, and nothing was written since.
+    is_checkpoint_removed: bool,
     /// What happened, for whoever replays a seed.
     pub trace: Option<Vec<String>>,
 }
@@ -227,6 +232,8 @@ impl World {
             crashes: 0,
             switch,
             phase: Phase::Other,
+            removals: fastrand::Rng::with_seed(!seed),
+            is_checkpoint_removed: false,
             trace: traces.then(Vec::new),
         }
     }
@@ -290,6 +297,7 @@ impl World {
         };
         let cleaned = decode_offsets(&cleaned).map_err(|error| error.to_string())?;
         let mut has_recovered = false;
+        let has_checkpoint = self.has_checkpoint();
         for i in 0..2 {
             let topic = self.sides[i].topic;
             let of = |offsets| DataDir::offset_of(offsets, topic, PartitionIndex(0));
@@ -298,7 +306,7 @@ impl World {
                 recovery_point: of(&found.recovery_points).unwrap_or(Offset(0)),
                 log_start_offset: of(&found.log_start_offsets),
                 cleaned_to: of(&cleaned),
-                has_checkpoint: true,
+                has_checkpoint,
                 producer_expiration_ms: PRODUCER_EXPIRATION_MS,
                 allocation: None,
                 now: Timestamp(self.now),
@@ -341,11 +349,12 @@ impl World {
         if self.sides.iter().any(|side| side.log.is_none()) {
             return Ok(());
         }
-        if has_recovered {
+        if has_recovered || !has_checkpoint {
             // As the broker does before it lets anybody append.
             if !self.write_checkpoints()? {
                 return Ok(());
             }
+            self.is_checkpoint_removed = false;
             self.tell(|_| "checkpoints after a recovery".into());
         }
         for side in &mut self.sides {
@@ -355,6 +364,23 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether the data directory has a checkpoint of recovery points, or never had one: the broker writes the first before
+    /// it makes a log.
+    fn has_checkpoint(&self) -> bool {
+        let path = Path::new(DATA).join(RECOVERY_POINT_CHECKPOINT);
+        !self.is_checkpoint_removed || run(self.disk.read_file(&path, 1 << 20)).is_ok()
+    }
+
+    /// Somebody removes the checkpoint of recovery points, as where a data directory is put together from copies.
+    fn remove_checkpoint(&mut self) {
+        let (data, name) = (Path::new(DATA), RECOVERY_POINT_CHECKPOINT);
+        if run(self.disk.remove_file(&data.join(name))).is_ok() {
+            run(self.disk.sync_dir(data)).expect("a disk without a fault");
+            self.is_checkpoint_removed = true;
+            self.tell(|_| format!("{name} is removed"));
+        }
     }
 
     /// Whether there is a deleted log, and the others are open.
@@ -475,6 +501,9 @@ impl World {
             }
             self.disk = self.disk.crash(crash);
             self.disk.set_time(Timestamp(self.now));
+            if after == After::Kill && self.removals.u8(0..16) == 0 {
+                self.remove_checkpoint();
+            }
             // It may be cut off, or fail to read, again while it starts.
             match self.rng.u8(0..12) {
                 0..3 => {
