@@ -12,6 +12,7 @@ pub mod builder;
 pub mod compression;
 pub mod control;
 pub mod record;
+mod shape;
 pub mod validate;
 
 pub use batch::{

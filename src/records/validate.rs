@@ -25,6 +25,7 @@ use super::batch::{
 use super::builder::seal;
 use super::compression::{Compression, Compressor, DecompressError, Decompressor, Scratch};
 use super::record::{RawRecord, RecordError, zigzag};
+use super::shape::Outlines;
 use crate::base::Timestamp;
 
 /// Of the records that break a rule of their own, so many are named in the answer.
@@ -428,13 +429,11 @@ impl Walk {
 
     /// The hot path: some nanoseconds a record.
     fn slice(&mut self, mut body: &[u8]) -> Result<(), ValidationError> {
+        let mut outlines = Outlines::default();
         while self.index < self.count {
-            let record = RawRecord::take(&mut body).map_err(|error| self.malformed(error))?;
-            self.observe(
-                record.offset_delta,
-                record.timestamp_delta,
-                record.key.is_some(),
-            )?;
+            let taken = outlines.take(&mut body);
+            let record = taken.map_err(|error| self.malformed(error))?;
+            self.observe(record.offset_delta, record.timestamp_delta, record.has_key)?;
         }
         if !body.is_empty() {
             return Err(self.malformed(RecordError::Trailing));
