@@ -166,10 +166,9 @@ pub struct World {
     pub crashes: u64,
     switch: Option<Switch>,
     phase: Phase,
-    /// Decides when somebody removes the checkpoint of recovery points; apart from the rest, so that older seeds keep most
-    /// of what they do.
+    /// Decides when somebody removes checkpoints; apart from the rest, so that older seeds keep most of what they do.
     removals: fastrand::Rng,
-    /// It was removed, and nothing was written since.
+    /// That of recovery points was removed, and nothing was written since.
     is_checkpoint_removed: bool,
     /// What happened, for whoever replays a seed.
     pub trace: Option<Vec<String>>,
@@ -373,14 +372,18 @@ impl World {
         !self.is_checkpoint_removed || run(self.disk.read_file(&path, 1 << 20)).is_ok()
     }
 
-    /// Somebody removes the checkpoint of recovery points, as where a data directory is put together from copies.
-    fn remove_checkpoint(&mut self) {
-        let (data, name) = (Path::new(DATA), RECOVERY_POINT_CHECKPOINT);
-        if run(self.disk.remove_file(&data.join(name))).is_ok() {
-            run(self.disk.sync_dir(data)).expect("a disk without a fault");
-            self.is_checkpoint_removed = true;
-            self.tell(|_| format!("{name} is removed"));
+    /// Somebody removes the checkpoint of recovery points, and maybe that of the cleaner, as where a data directory is put
+    /// together from copies.
+    fn remove_checkpoints(&mut self) {
+        let names = [RECOVERY_POINT_CHECKPOINT, CLEANER_OFFSET_CHECKPOINT];
+        let data = Path::new(DATA);
+        for name in &names[..self.removals.usize(1..=2)] {
+            if run(self.disk.remove_file(&data.join(name))).is_ok() {
+                self.is_checkpoint_removed = true;
+                self.tell(|_| format!("{name} is removed"));
+            }
         }
+        run(self.disk.sync_dir(data)).expect("a disk without a fault");
     }
 
     /// Whether there is a deleted log, and the others are open.
@@ -502,7 +505,7 @@ impl World {
             self.disk = self.disk.crash(crash);
             self.disk.set_time(Timestamp(self.now));
             if after == After::Kill && self.removals.u8(0..16) == 0 {
-                self.remove_checkpoint();
+                self.remove_checkpoints();
             }
             // It may be cut off, or fail to read, again while it starts.
             match self.rng.u8(0..12) {
