@@ -464,6 +464,20 @@ fn crc_shift(crc: u32, bytes: usize) -> u32 {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_crc_is_crc32c_at_every_length() {
+        let bytes: Vec<u8> = (0..70_000u32)
+            .map(|n| (n.wrapping_mul(n) >> 7) as u8)
+            .collect();
+        // Others are used for a few bytes, for hundreds and for thousands, and for the rest that each leaves.
+        let lengths = (BATCH_HEADER_SIZE..1_200).chain([4_095, 16_384, 65_537, 70_000]);
+        for length in lengths {
+            let batch = &bytes[..length];
+            let crc = crc32c::crc32c(&batch[ATTRIBUTES_AT..]);
+            assert_eq!(compute_crc(batch), crc, "{length}");
+        }
+    }
+
     /// An empty but valid header of 61 bytes.
     fn empty() -> Vec<u8> {
         let mut batch = vec![0; BATCH_HEADER_SIZE];

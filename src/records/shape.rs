@@ -1,5 +1,5 @@
 //! Records that are written alike, parsed alike: what [`RawRecord::take`](super::record::RawRecord::take) does, for who
-//! needs few of the fields, in two thirds of the time.
+//! needs few of the fields, in two thirds of the time (6.3 ns a record of 100 B for 9.4).
 //!
 //! The records of a batch mostly have fields of the same sizes: a length of two bytes, a timestamp of one, … A shape is
 //! where the varints of one record lie. Whether another has the same is two comparisons, of the bits that say where a
@@ -17,30 +17,34 @@ const VARINT_BYTES: usize = 3;
 /// Bytes that are looked at from the beginning of a record: more than its fields before the key take, and a word.
 const HEAD_BYTES: usize = 32;
 
-/// A shape that does not fit is made anew after so many records, or where each is of another it would cost more than
-/// it saves.
+/// A shape that does not fit is made anew after so many records that it did not fit, or where each is of another it would
+/// cost more than it saves.
 const MADE_EVERY: u32 = 8;
+
+/// The first is that of this record: the few of a small batch do not pay for it.
+const FIRST_MADE_OF: u32 = 4;
 
 /// What is needed of a record that is well formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outline {
-    pub timestamp_delta: i64,
-    pub offset_delta: i32,
-    pub has_key: bool,
+pub(super) struct Outline {
+    /// ms, to the batch's `base_timestamp`.
+    pub(super) timestamp_delta: i64,
+    pub(super) offset_delta: i32,
+    pub(super) has_key: bool,
 }
 
 /// Takes records off the front of bytes, one after the other.
 #[derive(Debug, Default)]
-pub struct Outlines {
+pub(super) struct Outlines {
     shape: Option<Shape>,
-    /// Records that were taken the usual way since it was made.
+    /// Records that were taken the usual way.
     others: u32,
 }
 
 impl Outlines {
     /// As [`RawRecord::take`].
     #[inline(always)]
-    pub fn take(&mut self, bytes: &mut &[u8]) -> Result<Outline, RecordError> {
+    pub(super) fn take(&mut self, bytes: &mut &[u8]) -> Result<Outline, RecordError> {
         if let Some(shape) = &self.shape
             && let Some(outline) = shape.take(bytes)
         {
@@ -53,10 +57,10 @@ impl Outlines {
     fn take_other(&mut self, bytes: &mut &[u8]) -> Result<Outline, RecordError> {
         let from = *bytes;
         let record = RawRecord::take(bytes)?;
-        if self.others.is_multiple_of(MADE_EVERY) {
+        self.others = self.others.wrapping_add(1);
+        if self.others % MADE_EVERY == FIRST_MADE_OF {
             self.shape = Shape::of(from);
         }
-        self.others = self.others.wrapping_add(1);
         Ok(Outline {
             timestamp_delta: record.timestamp_delta,
             offset_delta: record.offset_delta,
@@ -210,7 +214,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::record::put_varint;
+    use super::super::record::{MIN_RECORD_SIZE, put_varint};
     use super::*;
 
     type Field = Option<Vec<u8>>;
@@ -269,11 +273,13 @@ mod tests {
             let value = Some(vec![0xff; bytes]);
             let records = (0..50).flat_map(|offset| record(offset.into(), offset, &key, &value, 0));
             let mut all: Vec<u8> = records.collect();
-            // What is near the end is taken the usual way.
+            let most = 50 - FIRST_MADE_OF as usize;
+            // What lies within the last bytes is taken the usual way.
             let by_shape = compare(&all);
-            assert!(by_shape >= 45, "{by_shape}");
+            let at_end = HEAD_BYTES.div_ceil(MIN_RECORD_SIZE);
+            assert!((most - at_end..=most).contains(&by_shape), "{by_shape}");
             all.extend([0; HEAD_BYTES]);
-            assert_eq!(compare(&all), 49);
+            assert_eq!(compare(&all), most);
         }
     }
 
@@ -318,8 +324,8 @@ mod tests {
         ) {
             let mut all = Vec::new();
             for (timestamp, offset, key, value, headers) in &records {
-                // The second time it has the shape of the first.
-                for _ in 0..2 {
+                // Some of them have the shape of one before.
+                for _ in 0..MADE_EVERY + 2 {
                     all.extend(record(*timestamp, *offset, key, value, *headers));
                 }
             }
