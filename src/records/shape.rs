@@ -306,6 +306,19 @@ mod tests {
         compare(&different.collect::<Vec<u8>>());
     }
 
+    #[test]
+    fn a_record_with_any_bit_wrong_is_taken_for_what_it_is() {
+        let (key, value) = (Some(vec![b'k'; 5]), Some(vec![b'v'; 20]));
+        let one = record(3, 70, &key, &value, 0);
+        let all = one.repeat(12);
+        let damaged = 8 * one.len();
+        for bit in 0..8 * one.len() {
+            let mut all = all.clone();
+            all[damaged + bit / 8] ^= 1 << (bit % 8);
+            compare(&all);
+        }
+    }
+
     fn field() -> impl Strategy<Value = Field> {
         proptest::option::of(prop_oneof![
             vec(any::<u8>(), 0..20),
